@@ -15,6 +15,7 @@ use serde_json::json;
 use wavemill_schemas::manifest::Scale;
 use wavemill_schemas::recipe::Dtype;
 use wavemill_schemas::tables::TENSOR_KEY;
+use wavemill_schemas::tensor_arrays::tensor_bytes;
 
 /// Number of values that are converted at a time, so that the f16 conversion runs on a slice and not value by value.
 const BLOCK: usize = 256;
@@ -211,7 +212,10 @@ impl<'a> TensorColumn<'a> {
         match self {
             Self::Fixed(array) => Cow::Borrowed(array.value(row)),
             Self::Binary(array) => Cow::Borrowed(array.value(row)),
-            Self::List(array) => Cow::Owned(list_bytes(array, row)),
+            // `layout = "list"` does not write lists that are no tensors.
+            Self::List(array) => {
+                Cow::Owned(tensor_bytes(*array, row).map_or_else(Vec::new, |bytes| bytes.to_vec()))
+            }
         }
     }
 
@@ -225,35 +229,8 @@ impl<'a> TensorColumn<'a> {
     }
 }
 
-fn list_bytes(array: &ListArray, row: usize) -> Vec<u8> {
-    // Offsets are absolute positions in `values`, even if the list array is a slice of a longer one.
-    let range = array.value_offsets()[row] as usize..array.value_offsets()[row + 1] as usize;
-    let values = array.values();
-
-    if let Some(floats) = values.as_primitive_opt::<Float32Type>() {
-        floats.values()[range]
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect()
-    } else if let Some(halves) = values.as_primitive_opt::<Float16Type>() {
-        halves.values()[range]
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect()
-    } else if let Some(bytes) = values.as_primitive_opt::<UInt8Type>() {
-        bytes.values()[range].to_vec()
-    } else if let Some(samples) = values.as_primitive_opt::<Int16Type>() {
-        samples.values()[range]
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect()
-    } else {
-        // `layout = "list"` does not write lists of other types.
-        Vec::new()
-    }
-}
-
 fn read_list(array: &ListArray, row: usize, tensor: &TensorType, out: &mut Vec<f32>) {
+    // Offsets are absolute positions in `values`, even if the list array is a slice of a longer one.
     let range = array.value_offsets()[row] as usize..array.value_offsets()[row + 1] as usize;
     let values = array.values();
     let start = out.len();

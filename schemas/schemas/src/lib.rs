@@ -26,6 +26,8 @@ pub mod sides;
 pub mod size;
 #[cfg(feature = "arrow")]
 pub mod tables;
+#[cfg(feature = "arrow")]
+pub mod tensor_arrays;
 pub mod text;
 pub mod version_name;
 

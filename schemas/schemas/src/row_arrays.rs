@@ -12,7 +12,8 @@ use arrow_array::{
 use arrow_schema::{DataType, Field};
 
 use crate::clip::ClipRow;
-use crate::columns::{KEY_COLUMNS, MORE_COLUMNS, Nulls, RowColumn, RowFacts, Values};
+use crate::columns::Values::{Boolean, ClipId, ClipIds, ClipText, Float32, Int32, Text};
+use crate::columns::{KEY_COLUMNS, MORE_COLUMNS, Nulls, RowColumn, RowFacts};
 use crate::tables::list_of;
 
 /// A row of a feature without its tensor.
@@ -53,12 +54,12 @@ impl RowColumn {
     /// Returns the type of the column.
     pub fn data_type(&self) -> DataType {
         match self.values {
-            Values::ClipText(_) | Values::Text(..) => DataType::Utf8,
-            Values::ClipId(_) => DataType::Int64,
-            Values::ClipIds(_) => list_of(DataType::Int32),
-            Values::Int32(..) => DataType::Int32,
-            Values::Float32(..) => DataType::Float32,
-            Values::Boolean(..) => DataType::Boolean,
+            ClipText(_) | Text(..) => DataType::Utf8,
+            ClipId(_) => DataType::Int64,
+            ClipIds(_) => list_of(DataType::Int32),
+            Int32(..) => DataType::Int32,
+            Float32(..) => DataType::Float32,
+            Boolean(..) => DataType::Boolean,
         }
     }
 
@@ -69,15 +70,13 @@ impl RowColumn {
         let clips = rows.iter().map(|row| row.clip);
         let facts = rows.iter().map(|row| row.facts);
         match self.values {
-            Values::ClipText(of) => Arc::new(StringArray::from_iter_values(clips.map(of))),
-            Values::ClipId(of) => Arc::new(Int64Array::from_iter(clips.map(of))),
-            Values::ClipIds(of) => int_lists(clips.map(|clip| of(clip).iter().copied())),
-            Values::Text(of, _) => Arc::new(StringArray::from_iter_values(facts.map(of))),
-            Values::Int32(of, _) => Arc::new(Int32Array::from_iter_values(facts.map(of))),
-            Values::Float32(of, _) => Arc::new(Float32Array::from_iter_values(facts.map(of))),
-            Values::Boolean(of, _) => {
-                Arc::new(BooleanArray::from(facts.map(of).collect::<Vec<_>>()))
-            }
+            ClipText(of) => Arc::new(StringArray::from_iter_values(clips.map(of))),
+            ClipId(of) => Arc::new(Int64Array::from_iter(clips.map(of))),
+            ClipIds(of) => int_lists(clips.map(|clip| of(clip).iter().copied())),
+            Text(of, _) => Arc::new(StringArray::from_iter_values(facts.map(of))),
+            Int32(of, _) => Arc::new(Int32Array::from_iter_values(facts.map(of))),
+            Float32(of, _) => Arc::new(Float32Array::from_iter_values(facts.map(of))),
+            Boolean(of, _) => Arc::new(BooleanArray::from(facts.map(of).collect::<Vec<_>>())),
         }
     }
 
@@ -89,18 +88,14 @@ impl RowColumn {
         rows: impl Iterator<Item = &'a mut RowFacts>,
     ) -> Option<()> {
         match self.values {
-            Values::ClipText(_) | Values::ClipId(_) | Values::ClipIds(_) => {}
-            Values::Text(_, set) => {
+            ClipText(_) | ClipId(_) | ClipIds(_) => {}
+            Text(_, set) => {
                 let texts = array.as_string_opt::<i32>()?.iter();
                 set_each(texts.map(|text| text.map(Arc::from)), rows, set);
             }
-            Values::Int32(_, set) => {
-                set_each(array.as_primitive_opt::<Int32Type>()?.iter(), rows, set);
-            }
-            Values::Float32(_, set) => {
-                set_each(array.as_primitive_opt::<Float32Type>()?.iter(), rows, set);
-            }
-            Values::Boolean(_, set) => set_each(array.as_boolean_opt()?.iter(), rows, set),
+            Int32(_, set) => set_each(array.as_primitive_opt::<Int32Type>()?.iter(), rows, set),
+            Float32(_, set) => set_each(array.as_primitive_opt::<Float32Type>()?.iter(), rows, set),
+            Boolean(_, set) => set_each(array.as_boolean_opt()?.iter(), rows, set),
         }
         Some(())
     }

@@ -6,14 +6,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::Array;
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Float16Type, Float32Type, Int16Type, UInt8Type};
+use arrow::datatypes::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
 use wavemill_schemas::tables::item_type;
+use wavemill_schemas::tensor_arrays::tensor_bytes;
 
 use crate::DatasetError;
 use crate::file::Chunks;
@@ -87,32 +88,7 @@ impl ArrowColumn {
             .columns()
             .first()
             .filter(|column| column.len() == 1 && column.is_valid(0));
-        let bytes = column.and_then(bytes_of);
+        let bytes = column.and_then(|column| tensor_bytes(column, 0));
         Ok(bytes.ok_or("a row without a value")?)
     }
-}
-
-/// Returns the bytes of the single value of `column` in the layout of a binary column; `None` if the value is not a
-/// tensor.
-pub fn bytes_of(column: &ArrayRef) -> Option<Buffer> {
-    match column.data_type() {
-        DataType::Binary => Some(Buffer::from(column.as_binary::<i32>().value(0))),
-        DataType::FixedSizeBinary(_) => Some(Buffer::from(column.as_fixed_size_binary().value(0))),
-        DataType::List(_) => bytes_of_list(&column.as_list::<i32>().value(0)),
-        _ => None,
-    }
-}
-
-fn bytes_of_list(values: &ArrayRef) -> Option<Buffer> {
-    if values.null_count() > 0 {
-        return None;
-    }
-    let bytes = match values.data_type() {
-        DataType::Float16 => values.as_primitive::<Float16Type>().values().inner(),
-        DataType::Float32 => values.as_primitive::<Float32Type>().values().inner(),
-        DataType::UInt8 => values.as_primitive::<UInt8Type>().values().inner(),
-        DataType::Int16 => values.as_primitive::<Int16Type>().values().inner(),
-        _ => return None,
-    };
-    Some(bytes.clone())
 }

@@ -10,10 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, Float16Array, Float32Array, Float64Array,
-    Int16Array, Int64Array, ListArray, RecordBatch, StringArray, UInt8Array,
+    Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, Float64Array, Int64Array, ListArray,
+    RecordBatch, StringArray,
 };
-use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use half::f16;
 use parquet::arrow::ArrowWriter;
@@ -25,7 +25,7 @@ use wavemill_schemas::manifest::{
 };
 use wavemill_schemas::recipe::{Compression, Dtype, Layout, Recipe, ShardSpec};
 use wavemill_schemas::row_arrays::{self, Row};
-use wavemill_schemas::{FORMAT_VERSION, canonical, tables};
+use wavemill_schemas::{FORMAT_VERSION, canonical, tables, tensor_arrays};
 use wavemill_versions::layout;
 
 /// The name of the feature.
@@ -394,15 +394,7 @@ impl Fixture {
             ));
         }
 
-        let n = bytes.len() / self.dtype.bytes();
-        let bytes = Buffer::from_slice_ref(bytes.as_slice());
-        let values: ArrayRef = match self.dtype {
-            Dtype::F16 => Arc::new(Float16Array::new(ScalarBuffer::new(bytes, 0, n), None)),
-            Dtype::F32 => Arc::new(Float32Array::new(ScalarBuffer::new(bytes, 0, n), None)),
-            Dtype::U8 => Arc::new(UInt8Array::new(ScalarBuffer::new(bytes, 0, n), None)),
-            Dtype::S16 => Arc::new(Int16Array::new(ScalarBuffer::new(bytes, 0, n), None)),
-        };
-
+        let values = tensor_arrays::numbers(bytes, self.dtype);
         let lengths =
             OffsetBuffer::from_lengths(stored.iter().map(|row| row.len() / self.dtype.bytes()));
         Arc::new(ListArray::new(

@@ -36,7 +36,6 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use arrow_column::bytes_of as value_bytes;
 pub use batch::Batch;
 pub use dataset::{Dataset, LostFile, ModelSignature, Needs};
 pub use error::DatasetError;

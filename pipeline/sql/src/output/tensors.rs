@@ -6,19 +6,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeListArray, PrimitiveArray,
-    RecordBatch, RecordBatchOptions,
-};
-use arrow::buffer::{Buffer, ScalarBuffer};
-use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Int16Type, Schema,
-    SchemaRef, UInt8Type,
-};
+use arrow::array::{AsArray, FixedSizeListArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use serde_json::json;
 use wavemill_schemas::recipe::Dtype;
 use wavemill_schemas::tables::item_type;
+use wavemill_schemas::tensor_arrays::numbers;
 
 use crate::tensor::TensorType;
 
@@ -78,8 +72,7 @@ impl TensorStream {
                 (dtype, field.data_type())
             {
                 // The values of the list share the bytes of the tensor column.
-                let bytes = column.as_fixed_size_binary().clone();
-                let nulls = bytes.nulls().cloned();
+                let (_, bytes, nulls) = column.as_fixed_size_binary().clone().into_parts();
                 *column = Arc::new(FixedSizeListArray::try_new(
                     item.clone(),
                     *n_values,
@@ -110,25 +103,4 @@ fn extension_field(field: &Field, tensor: &TensorType) -> Field {
     metadata.insert("ARROW:extension:name".to_owned(), EXTENSION.to_owned());
     metadata.insert("ARROW:extension:metadata".to_owned(), extension.to_string());
     Field::new(field.name(), list, field.is_nullable()).with_metadata(metadata)
-}
-
-fn numbers(bytes: FixedSizeBinaryArray, dtype: Dtype) -> ArrayRef {
-    let (_, data, _) = bytes.into_parts();
-    match dtype {
-        Dtype::F16 => primitive::<Float16Type>(data),
-        Dtype::F32 => primitive::<Float32Type>(data),
-        Dtype::U8 => primitive::<UInt8Type>(data),
-        Dtype::S16 => primitive::<Int16Type>(data),
-    }
-}
-
-fn primitive<T: ArrowPrimitiveType>(data: Buffer) -> ArrayRef {
-    // Stored bytes may be unaligned, but Arrow requires aligned numbers: copy the bytes if necessary.
-    let aligned = data.as_ptr().align_offset(align_of::<T::Native>()) == 0;
-    let data = if aligned {
-        data
-    } else {
-        Buffer::from(data.as_slice())
-    };
-    Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(data), None))
 }

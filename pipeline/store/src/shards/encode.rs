@@ -3,11 +3,8 @@
 use std::io::Sink;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, Float16Array, Float32Array, Int16Array,
-    ListArray, RecordBatch, UInt8Array,
-};
-use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::array::{Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, ListArray, RecordBatch};
+use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::compute::concat;
 use arrow::datatypes::{Field, SchemaRef};
 use parquet::arrow::arrow_writer::{ArrowWriter, compute_leaves};
@@ -20,6 +17,7 @@ use wavemill_schemas::manifest::{FeatureEntry, Partial, TargetEntry};
 use wavemill_schemas::recipe::{Dtype, Layout, ShardSpec};
 use wavemill_schemas::row_arrays::{self, Row, int_lists};
 use wavemill_schemas::tables;
+use wavemill_schemas::tensor_arrays::numbers;
 use wavemill_versions::layout;
 
 use super::checksums::{ChecksummedChunk, ChecksummedColumn};
@@ -301,20 +299,11 @@ fn tensor_array(tensor: Tensor, format: &Format) -> ArrayRef {
 }
 
 fn list_array(buffer: Buffer, dtype: Dtype) -> ArrayRef {
-    // `Buffer::from_vec` of bytes is only aligned for bytes, so the list layout copies the values once.
-    let n = buffer.len() / dtype.bytes();
-    let aligned = Buffer::from_slice_ref(buffer.as_slice());
-    let values: ArrayRef = match dtype {
-        Dtype::F16 => Arc::new(Float16Array::new(ScalarBuffer::new(aligned, 0, n), None)),
-        Dtype::F32 => Arc::new(Float32Array::new(ScalarBuffer::new(aligned, 0, n), None)),
-        Dtype::U8 => Arc::new(UInt8Array::new(ScalarBuffer::new(aligned, 0, n), None)),
-        Dtype::S16 => Arc::new(Int16Array::new(ScalarBuffer::new(aligned, 0, n), None)),
-    };
-
+    let values = numbers(buffer, dtype);
     let field = Arc::new(Field::new("item", values.data_type().clone(), false));
     Arc::new(ListArray::new(
         field,
-        OffsetBuffer::from_lengths([n]),
+        OffsetBuffer::from_lengths([values.len()]),
         values,
         None,
     ))

@@ -162,7 +162,8 @@ impl OpenFile {
         })
     }
 
-    /// Returns the tensors of a feature in the rows of `run`. Appends the rows with their facts to `facts`, if it is given.
+    /// Returns the tensors of a feature in the rows of `run`. Appends rows with the other columns to `facts`, if it is
+    /// given.
     fn read_run(
         &self,
         run: &RowRun,

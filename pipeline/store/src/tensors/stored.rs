@@ -1,10 +1,11 @@
 //! Tensors in the columns of a store's files.
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float16Type, Float32Type, Int16Type, Int32Type, UInt8Type};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::Int32Type;
 use parquet::errors::ParquetError;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::tables::shape_column;
+use wavemill_schemas::tensor_arrays::tensor_bytes;
 
 use super::Tensor;
 
@@ -32,7 +33,9 @@ pub fn read(batch: &RecordBatch, feature: &FeatureEntry) -> Result<Vec<Tensor>, 
             None => fixed_shape(feature),
         };
         tensors.push(Tensor {
-            bytes: tensor_bytes(values, row).ok_or_else(|| unexpected("tensors"))?,
+            bytes: tensor_bytes(values, row)
+                .ok_or_else(|| unexpected("tensors"))?
+                .to_vec(),
             shape: shape.ok_or_else(|| unexpected("shapes"))?,
         });
     }
@@ -47,29 +50,6 @@ fn stored_shape(shapes: &ArrayRef, row: usize) -> Option<Vec<usize>> {
     let shape = shapes.as_list_opt::<i32>()?.value(row);
     let dims = shape.as_primitive_opt::<Int32Type>()?.values();
     Some(dims.iter().map(|&n| n as usize).collect())
-}
-
-/// Returns the bytes of a tensor, in either layout.
-fn tensor_bytes(values: &ArrayRef, row: usize) -> Option<Vec<u8>> {
-    match values.data_type() {
-        DataType::FixedSizeBinary(_) => {
-            let values = values.as_fixed_size_binary_opt()?;
-            Some(values.value(row).to_vec())
-        }
-        DataType::Binary => Some(values.as_binary_opt::<i32>()?.value(row).to_vec()),
-        DataType::List(_) => {
-            let list = values.as_list_opt::<i32>()?.value(row);
-            let buffer = match list.data_type() {
-                DataType::Float16 => list.as_primitive::<Float16Type>().values().inner(),
-                DataType::Float32 => list.as_primitive::<Float32Type>().values().inner(),
-                DataType::UInt8 => list.as_primitive::<UInt8Type>().values().inner(),
-                DataType::Int16 => list.as_primitive::<Int16Type>().values().inner(),
-                _ => return None,
-            };
-            Some(buffer.as_slice().to_vec())
-        }
-        _ => None,
-    }
 }
 
 fn unexpected(what: &str) -> ParquetError {

@@ -4,11 +4,13 @@
 use std::fs;
 use std::path::Path;
 
+use wavemill_store::tensors;
+
 use super::content::{Content, Side};
 use super::error::ExportError;
 use super::keys::{KeyTable, Keys, key_columns};
 use super::output::OutFile;
-use super::reader::{Reader, Tensors, tensor_columns};
+use super::reader::{Reader, Tensors};
 use super::{Format, names, npy};
 
 /// Writes the arrays and CSV files of all exported sides of the split below `folder`.
@@ -105,7 +107,7 @@ fn table(content: &Content<'_>, side: &Side<'_>, folder: &Path) -> Result<KeyTab
 /// Returns the names of the key columns and the tensor columns.
 pub(super) fn columns(content: &Content<'_>) -> Vec<String> {
     let mut columns = key_columns(content);
-    columns.extend(tensor_columns(content));
+    columns.extend(tensors::columns(content.feature));
     columns
 }
 

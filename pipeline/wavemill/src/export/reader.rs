@@ -159,16 +159,6 @@ fn open(path: &PathBuf) -> Result<ParquetRecordBatchReaderBuilder<File>, Parquet
     ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)
 }
 
-/// Returns the columns of a feature's tensors: the values, and the shapes if rows differ in shape.
-pub(super) fn tensor_columns(content: &Content<'_>) -> Vec<String> {
-    let name = &content.feature.name;
-    let mut columns = vec![name.clone()];
-    if content.is_ragged() {
-        columns.push(shape_column(name));
-    }
-    columns
-}
-
 /// The tensors of the rows of a batch.
 pub(super) struct Tensors<'b> {
     tensor: &'b TensorType,
@@ -178,7 +168,7 @@ pub(super) struct Tensors<'b> {
 }
 
 impl<'b> Tensors<'b> {
-    /// Reads the tensors of a batch that contains [`tensor_columns`].
+    /// Reads the tensors of a batch that contains its [`columns`](wavemill_store::tensors::columns).
     ///
     /// # Errors
     /// [`ExportError::Rows`] if a tensor column is missing or has another type.

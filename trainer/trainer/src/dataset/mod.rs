@@ -24,7 +24,7 @@ pub use batch::BatchTensors;
 pub use spec::SpecTensors;
 pub use wavemill_loader::{
     DatasetError, GENRES_ALL, InputSpec, LoaderPlan, MetadataColumn, ModelSignature, Needs,
-    RowFrames, RowKind, Side, Store, StorePlace, Target, n_batches, value_bytes,
+    RowFrames, RowKind, Side, Store, StorePlace, Target, n_batches,
 };
 
 use crate::ffi::{self, HostBuffer};

@@ -19,10 +19,10 @@ use arrow::ipc::{self, root_as_message};
 use serde::Deserialize;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::tables::TENSOR_KEY;
+use wavemill_schemas::tensor_arrays::tensor_bytes;
 use wavemill_schemas::text::panic_message;
 
 use super::PredictError;
-use crate::dataset::value_bytes;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
@@ -250,8 +250,9 @@ impl Columns {
     }
 
     fn row(&self, at: usize) -> Result<Row, PredictError> {
-        let value = Some(self.tensor.slice(at, 1)).filter(|value| value.is_valid(0));
-        let bytes = value.as_ref().and_then(value_bytes).ok_or_else(|| {
+        let value = Some(&self.tensor).filter(|column| column.is_valid(at));
+        let bytes = value.and_then(|column| tensor_bytes(column, at));
+        let bytes = bytes.ok_or_else(|| {
             let found = self.tensor.data_type();
             let problem =
                 format!("row {at} of a batch contains no tensor in wavemill's format, but {found}");

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field};
 use serde_json::{Value, json};
 use wavemill_schemas::columns::{KEY_COLUMNS, MORE_COLUMNS, RowColumn};
 use wavemill_schemas::manifest::TargetEntry;
-use wavemill_schemas::tables::value_type;
+use wavemill_schemas::tables::item_type;
 
 use super::super::content::Content;
 
@@ -56,7 +56,7 @@ pub(super) fn all_columns<'a>(content: &'a Content<'_>) -> Vec<Column<'a>> {
     columns.push(Column {
         name: &content.feature.name,
         kind: Kind::Tensor {
-            dtype: value_type(content.tensor.dtype),
+            dtype: item_type(content.tensor.dtype),
             shape: content.tensor.shape.iter().copied().collect(),
             rank: content.tensor.shape.len(),
         },

@@ -28,7 +28,7 @@ use super::content::{Content, Side};
 use super::error::ExportError;
 use super::keys::Classes;
 use super::output::OutFile;
-use super::reader::{Reader, Tensors, tensor_columns};
+use super::reader::{Reader, Tensors};
 
 /// Key of the Parquet metadata from which `datasets` reads its types.
 const METADATA_KEY: &str = "huggingface";
@@ -145,7 +145,7 @@ impl<'a> Shards<'a> {
         for column in self.columns {
             wanted.push(column.name);
         }
-        let of_tensors = tensor_columns(self.content);
+        let of_tensors = wavemill_store::tensors::columns(self.content.feature);
         // The first tensor column is included already; the second one has the shapes, if rows differ in shape.
         wanted.extend(of_tensors.iter().skip(1).map(String::as_str));
 

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, Float16Array, Float32Array, Int16Array, ListArray, UInt8Array,
-};
+use arrow::array::{Array, ArrayRef, ListArray};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::Field;
-use half::f16;
 use wavemill_schemas::recipe::Dtype;
+use wavemill_schemas::tensor_arrays::numbers;
 
 use super::super::error::ExportError;
 use super::super::reader::Tensors;
@@ -28,28 +26,7 @@ pub(super) fn column(
         shapes.push(tensors.shape(row)?);
         bytes.extend_from_slice(&tensors.bytes(row));
     }
-    Ok(nested(values(&bytes, dtype), &shapes))
-}
-
-fn values(bytes: &[u8], dtype: Dtype) -> ArrayRef {
-    match dtype {
-        Dtype::F16 => {
-            let halves = bytes.chunks_exact(2);
-            let halves = halves.map(|b| f16::from_le_bytes([b[0], b[1]]));
-            Arc::new(Float16Array::from_iter_values(halves))
-        }
-        Dtype::F32 => {
-            let floats = bytes.chunks_exact(4);
-            let floats = floats.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-            Arc::new(Float32Array::from_iter_values(floats))
-        }
-        Dtype::U8 => Arc::new(UInt8Array::from(bytes.to_vec())),
-        Dtype::S16 => {
-            let samples = bytes.chunks_exact(2);
-            let samples = samples.map(|b| i16::from_le_bytes([b[0], b[1]]));
-            Arc::new(Int16Array::from_iter_values(samples))
-        }
-    }
+    Ok(nested(numbers(bytes.into(), dtype), &shapes))
 }
 
 /// Nests values in lists by the shape of each row. All shapes must have the same rank.
@@ -79,7 +56,7 @@ mod tests {
     #[test]
     fn rows_of_two_lengths_keep_their_values_in_order() {
         let bytes: Vec<u8> = (0..10).flat_map(|i| (i as f32).to_le_bytes()).collect();
-        let column = nested(values(&bytes, Dtype::F32), &[vec![2, 3], vec![2, 2]]);
+        let column = nested(numbers(bytes.into(), Dtype::F32), &[vec![2, 3], vec![2, 2]]);
         assert_eq!(column.len(), 2);
 
         let second = column.as_list::<i32>().value(1);
@@ -95,7 +72,10 @@ mod tests {
     #[test]
     fn a_tensor_of_three_dimensions_is_three_lists_deep() {
         let bytes: Vec<u8> = (0..24).collect();
-        let column = nested(values(&bytes, Dtype::U8), &[vec![3, 2, 2], vec![3, 2, 2]]);
+        let column = nested(
+            numbers(bytes.into(), Dtype::U8),
+            &[vec![3, 2, 2], vec![3, 2, 2]],
+        );
         let mut depth = 0;
         let mut inner = column.data_type().clone();
         while let DataType::List(item) = inner {
