@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
-use wavemill_schemas::exit;
+use wavemill_schemas::exit::{self, Kind};
 use wavemill_schemas::reject::Reject;
 use wavemill_schemas::text::error_line;
 
@@ -14,8 +14,8 @@ pub(crate) fn exception(
 ) -> PyErr {
     let message = error_line(error);
     // As the commands do it.
-    let exit_code = exit::of_machine(error).unwrap_or(exit_code);
-    if exit_code == exit::INTERRUPTED {
+    let exit_code = exit::of_machine(error).map_or(exit_code, Kind::exit_code);
+    if exit_code == Kind::Interrupted.exit_code() {
         return PyKeyboardInterrupt::new_err(message);
     }
     raised(py, "from_exit_code", (exit_code, message))

@@ -124,7 +124,7 @@ pub(crate) fn write_report(
         write_text("path", &path, &evaluation_page(&evaluations).to_html())
     });
     written.map_err(|error| {
-        let code = exit::code(&error, |_| None);
+        let code = exit::kind(&error, &[]).exit_code();
         errors::exception(py, code, error.as_ref())
     })
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use pyo3::prelude::*;
 use wavemill::cli::store::{diff_json, versions_json};
 use wavemill_loader::Store;
+use wavemill_schemas::exit::Kind;
 use wavemill_schemas::version_name::VersionName;
 
 use crate::{dataset, errors};
@@ -39,7 +40,7 @@ pub(crate) fn manifest(py: Python<'_>, root: PathBuf, version: u64) -> PyResult<
     let opened = py.detach(|| Store::open(&root, Some(&VersionName::Number(version))));
     let store = opened.map_err(|error| dataset::exception(py, &error))?;
     let json = store.manifest().to_json();
-    json.map_err(|error| errors::exception(py, wavemill_schemas::exit::FAILED, &error))
+    json.map_err(|error| errors::exception(py, Kind::Failed.exit_code(), &error))
 }
 
 /// Returns the versions of a store as JSON.

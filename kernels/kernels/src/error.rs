@@ -10,15 +10,13 @@ pub(crate) const SAMPLE_MAX: f32 = 1_048_576.0;
 
 /// An error of feature computation: an invalid argument or sample, a failed device, or a value that cannot be stored.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the fields
 pub enum KernelError {
     /// An argument outside of the allowed range.
     #[error("{key} = {value}: must be {allowed}")]
     Argument {
-        /// Name of the argument.
         key: &'static str,
-        /// The given value.
         value: String,
-        /// Description of the allowed values.
         allowed: String,
     },
     /// An impossible option of a feature.
@@ -26,61 +24,37 @@ pub enum KernelError {
     Options(#[from] Fault),
     /// The requested instruction set level is not supported by this machine.
     #[error("level {level}: not supported by this CPU")]
-    Level {
-        /// The requested level.
-        level: Level,
-    },
+    Level { level: Level },
     /// A sample that is NaN, infinite or extremely large: values computed from it would be meaningless.
     #[error("sample {index} is {value}: PCM must be finite and within ±{limit}", limit = SAMPLE_MAX)]
-    Sample {
-        /// Index of the invalid sample in the PCM.
-        index: usize,
-        /// Value of the invalid sample.
-        value: f32,
-    },
+    Sample { index: usize, value: f32 },
     /// The clip has fewer frames than are needed to compute deltas, or than a model takes.
     #[error("{frames} frames: at least {needed} are needed")]
-    TooFewFrames {
-        /// Number of frames of the clip.
-        frames: usize,
-        /// Number of frames over which deltas are fitted, or of a window of the model.
-        needed: usize,
-    },
+    TooFewFrames { frames: usize, needed: usize },
     /// A sample rate that cannot be converted.
     #[error(transparent)]
     Resample(#[from] ResampleError),
     /// A device that failed or is not available.
     #[error("{device}: {action}: {detail}")]
     Device {
-        /// Name of the device.
         device: String,
-        /// The action during which the device failed.
         action: &'static str,
-        /// The device's message, and the remedy if one is known.
         detail: String,
     },
     /// A feature that only the CPU can compute, requested for a GPU.
     #[error("op = \"{op}\" is computed only on the CPU")]
-    CpuOnly {
-        /// The operation of the derived feature: `statistics` or `picture`.
-        op: &'static str,
-    },
+    CpuOnly { op: &'static str },
     /// An error while computing one feature of a plan.
     #[error("feature {place}")]
     Feature {
-        /// Index of the feature in the plan.
         place: usize,
-        /// The error of this feature.
         source: Box<KernelError>,
     },
     /// A value that the stored type cannot represent.
     #[error("value {index} is {value}: {dtype} cannot hold it")]
     Pack {
-        /// Index of the value in the feature's tensor.
         index: usize,
-        /// The value that cannot be represented.
         value: f32,
-        /// The stored type.
         dtype: Dtype,
     },
 }

@@ -3,33 +3,30 @@
 use std::error::Error;
 use std::fmt::Display;
 
+use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
-use wavemill_schemas::exit;
+use datafusion::sql::sqlparser::parser::ParserError;
+use wavemill_schemas::exit::{Classified, Kind};
 use wavemill_source::SourceError;
 
-/// The error type of the catalog. A bad row is a reject instead of an error.
+/// The error type of the catalog, and of SQL texts. A bad row is a reject instead of an error.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the fields
 pub enum CatalogError {
     /// A metadata file, folder or zip cannot be opened.
     #[error("metadata")]
     Source(#[from] SourceError),
-    /// The metadata or a cleaning step of the recipe cannot be used, or the recipe does not fit the metadata.
+    /// The metadata, a cleaning step of the recipe or another SQL text cannot be used, or the recipe does not fit the
+    /// metadata.
     #[error("{0}")]
     Unusable(String),
     /// The header of a CSV file is not valid.
     #[error("metadata file {file}: {problem}")]
-    Header {
-        /// Name of the CSV file.
-        file: String,
-        /// Description of the problem with the header.
-        problem: String,
-    },
+    Header { file: String, problem: String },
     /// The operating system fails to read a file.
     #[error("metadata file {file}")]
     Read {
-        /// Name of the file that cannot be read.
         file: String,
-        /// Cause of the failure.
         source: Box<dyn Error + Send + Sync>,
     },
     /// The bytes of a CSV or Parquet file cannot be decoded.
@@ -37,22 +34,15 @@ pub enum CatalogError {
         "metadata file {file} is damaged, truncated, or not in the format of its file extension ({problem}): copy it again \
          from its source, or rewrite it"
     )]
-    Damaged {
-        /// Name of the damaged file.
-        file: String,
-        /// Message of the CSV or Parquet reader.
-        problem: String,
-    },
-    /// None of the metadata rows has a file below the audio root.
+    Damaged { file: String, problem: String },
+    /// None of the metadata rows has a file below the audio root. `example` is the key of a missing file, and `hint` names
+    /// the existing file that this key probably means, if there is one.
     #[error(
         "none of the {rows} rows has a file below the audio root: expected, for example, {example}{hint}"
     )]
     NoAudio {
-        /// Number of rows before the cleaning step `audio`.
         rows: usize,
-        /// Key of one of the missing files, as an example.
         example: String,
-        /// End of the message, which names the existing file that the key probably means; empty if no file is similar.
         hint: String,
     },
     /// A query of the catalog itself, or the engine, failed, for example because the engine ran out of memory.
@@ -63,23 +53,38 @@ pub enum CatalogError {
     Stopped,
     /// An arrow kernel failed.
     #[error("catalog columns")]
-    Arrow(#[from] arrow::error::ArrowError),
+    Arrow(#[from] ArrowError),
 }
 
-impl CatalogError {
-    /// Returns the exit code of the command. A metadata file that begins like another file type counts as wrong usage.
-    pub fn exit_code(&self) -> u8 {
+impl From<ParserError> for CatalogError {
+    fn from(error: ParserError) -> Self {
+        Self::Unusable(match error {
+            ParserError::RecursionLimitExceeded => {
+                "the statement is nested too deeply: parentheses and calls may have about 45 levels, and subqueries 12 to \
+                 20: move inner ones to queries of WITH"
+                    .to_owned()
+            }
+            syntax => syntax.to_string(),
+        })
+    }
+}
+
+impl Classified for CatalogError {
+    fn kind(&self) -> Kind {
         match self {
-            Self::Stopped => exit::INTERRUPTED,
-            Self::Source(error) => error.exit_code(),
+            Self::Stopped => Kind::Interrupted,
+            Self::Source(error) => error.kind(),
+            // A metadata file that begins like another file type counts as wrong usage.
             Self::Unusable(_)
             | Self::Header { .. }
             | Self::Damaged { .. }
-            | Self::NoAudio { .. } => exit::USAGE,
-            Self::Read { .. } | Self::Engine(_) | Self::Arrow(_) => exit::FAILED,
+            | Self::NoAudio { .. } => Kind::Usage,
+            Self::Read { .. } | Self::Engine(_) | Self::Arrow(_) => Kind::Failed,
         }
     }
+}
 
+impl CatalogError {
     /// Creates the error for a CSV file whose header is not valid.
     pub(crate) fn header(file: &str, problem: impl Into<String>) -> Self {
         Self::Header {

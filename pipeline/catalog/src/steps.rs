@@ -20,7 +20,7 @@ use wavemill_source::AudioIndex;
 use super::csv_text::{DROPPED_BY, LINE};
 use super::engine::{Engine, nearest, one_line};
 use super::load::without_line;
-use super::statements::{StatementError, parse_query, require_expression};
+use super::statements::{parse_query, require_expression};
 use super::{CatalogError, StepCount, fma, wide};
 
 /// State of the rows between cleaning steps.
@@ -344,15 +344,15 @@ impl<'a> Cleaner<'a> {
 }
 
 /// Returns a function that creates the error of a step whose SQL is refused.
-fn unusable(step: &str) -> impl Fn(StatementError) -> CatalogError {
+fn unusable(step: &str) -> impl Fn(CatalogError) -> CatalogError {
     move |error| CatalogError::Unusable(format!("cleaning step `{step}`: {error}"))
 }
 
 /// Parses the condition of a `where` step. Returns a query for `columns` of the rows to keep.
 ///
 /// # Errors
-/// [`StatementError`] if the condition has a syntax error, is more than one expression, or is beyond a limit.
-pub fn parse_where(columns: &str, predicate: &str) -> Result<Statement, StatementError> {
+/// [`CatalogError::Unusable`] if the condition has a syntax error, is more than one expression, or is beyond a limit.
+pub fn parse_where(columns: &str, predicate: &str) -> Result<Statement, CatalogError> {
     require_expression(predicate)?;
     // The line break prevents a comment at the end of the predicate from commenting out the bracket.
     parse_query(&format!(

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
-use wavemill_schemas::exit;
+use wavemill_schemas::exit::{Classified, Kind};
 use wavemill_schemas::input::{InputId, Stamp};
 use wavemill_schemas::recipe::{
     CatalogSpec, CleanStep, Dataset, Recipe, SplitRule, SplitSpec, TargetSpec,
@@ -211,7 +211,7 @@ fn metadata_of_another_kind_is_a_usage_error() {
     ] {
         let error = run(&recipe(Dataset::Fma, vec![]), path).unwrap_err();
         let words = error.to_string();
-        assert_eq!(error.exit_code(), 2, "{words}");
+        assert_eq!(error.kind(), Kind::Usage, "{words}");
         assert!(
             words.starts_with(begins) && words.ends_with(ends),
             "{words}"
@@ -317,7 +317,7 @@ fn missing_table_error_names_file_and_searched_paths() {
     ] {
         let recipe = recipe(Dataset::Fma, vec![query("top", sql)]);
         let error = run(&recipe, tracks.path()).unwrap_err();
-        assert_eq!(error.exit_code(), exit::USAGE, "{error:?}");
+        assert_eq!(error.kind(), Kind::Usage, "{error:?}");
         assert_eq!(error.to_string(), wanted);
     }
 }
@@ -464,7 +464,7 @@ fn listed(name: &str, csv: &str, change: impl FnOnce(&mut Recipe)) -> Result<Cat
     change(&mut recipe);
 
     cleaned(&recipe, Some(&path), &audio).map_err(|error| {
-        assert_eq!(error.exit_code(), exit::USAGE, "{error}");
+        assert_eq!(error.kind(), Kind::Usage, "{error}");
         error.to_string()
     })
 }
@@ -646,7 +646,7 @@ fn json_lines_equal_csv_list() {
 fn genres_that_are_no_ids_are_an_error() {
     let tracks = tracks_csv(b"1,5,1,training,small,Rock,[3000000000]\n");
     let error = run(&recipe(Dataset::Fma, vec![]), tracks.path()).unwrap_err();
-    assert_eq!(error.exit_code(), exit::USAGE, "{error:?}");
+    assert_eq!(error.kind(), Kind::Usage, "{error:?}");
     let words = error.to_string();
     assert!(
         words.contains("column `track_genres_all`") && words.contains("3000000000"),
@@ -658,7 +658,7 @@ fn genres_that_are_no_ids_are_an_error() {
     let line = r#"{"clip_key": "a.mp3", "track_genre_top": "Rock", "genres_all": ["Rock"]}"#;
     std::fs::write(&path, line).unwrap();
     let error = run(&recipe(Dataset::Table, vec![]), &path).unwrap_err();
-    assert_eq!(error.exit_code(), exit::USAGE, "{error:?}");
+    assert_eq!(error.kind(), Kind::Usage, "{error:?}");
     let words = error.to_string();
     assert!(
         words.contains("column `genres_all`") && words.contains("'Rock'"),
@@ -733,7 +733,7 @@ fn damaged_parquet_file_is_an_input_error() {
             match load::parquet_table("list.parquet", bytes::Bytes::from(bytes)) {
                 Ok(_) => {}
                 Err(CatalogError::Damaged { .. }) => n_damaged += 1,
-                Err(error) => assert_eq!(error.exit_code(), exit::USAGE, "byte {at}: {error:?}"),
+                Err(error) => assert_eq!(error.kind(), Kind::Usage, "byte {at}: {error:?}"),
             }
         }
     }
@@ -1027,10 +1027,7 @@ fn further_tables_of_which_most_rows_are_rejected_are_errors() {
         1
     );
     let error = table.refuse_rejects(0.5).unwrap_err();
-    assert_eq!(
-        (error.exit_code(), &*error.to_string()),
-        (exit::USAGE, problem)
-    );
+    assert_eq!((error.kind(), &*error.to_string()), (Kind::Usage, problem));
     table.refuse_rejects(1.0).unwrap();
 
     // As a cleaning step reads them.

@@ -107,7 +107,7 @@ impl FolderSource {
                 }
                 Some(fault) => {
                     let known = FAULTS.into_iter().find(|known| known.detail == fault);
-                    let known = known.ok_or(SourceError::Fault { fault })?;
+                    let known = known.ok_or_else(|| SourceError::unknown_fault(&fault))?;
                     source.unreadable.insert(clip_key.clone(), known);
                 }
             }
@@ -179,9 +179,7 @@ impl Source for FolderSource {
 fn now(path: &Path, listed: InputId) -> Result<InputId, SourceError> {
     let metadata = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(SourceError::Moved {
-                path: path.to_owned(),
-            });
+            return Err(SourceError::moved(path));
         }
         found => found.map_err(SourceError::open_at(path))?,
     };

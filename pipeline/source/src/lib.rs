@@ -19,7 +19,7 @@ mod zipped;
 pub use bytes_at::is_of_machine;
 pub use keys::Media;
 use wavemill_remote::{Object, Remote, RemoteError};
-use wavemill_schemas::exit;
+use wavemill_schemas::exit::{Classified, Kind, PlainError};
 use wavemill_schemas::input::InputId;
 use wavemill_schemas::local_path::scheme;
 use wavemill_schemas::recipe::FILE_BYTES_MAX;
@@ -220,8 +220,7 @@ pub struct ListedClip {
 /// can each open a part of a large archive. `root` is the [`Source::root`] of the source that listed the clips.
 ///
 /// # Errors
-/// The errors of [`open`]; [`SourceError::Moved`] if a listed clip is not there; [`SourceError::Resized`] if it has another
-/// size; [`SourceError::Fault`] for an unknown fault.
+/// The errors of [`open`]; [`SourceError::Listed`] if a listed clip is not there, has another size or an unknown fault.
 pub fn reopen(
     path: &Path,
     media: Media,
@@ -244,7 +243,7 @@ pub fn reopen(
         let place = path.join(&clip.clip_key);
         match (clip.id, source.index().get(&clip.clip_key)) {
             (Some(listed), Some(now)) => require_bytes(listed, now.bytes, &place)?,
-            (Some(_), None) => return Err(SourceError::Moved { path: place }),
+            (Some(_), None) => return Err(SourceError::moved(&place)),
             (None, _) => {}
         }
     }
@@ -256,11 +255,12 @@ fn require_bytes(listed: InputId, now: u64, path: &Path) -> Result<(), SourceErr
     if now == listed.bytes {
         return Ok(());
     }
-    Err(SourceError::Resized {
-        path: path.to_owned(),
-        now,
-        listed: listed.bytes,
-    })
+    let message = format!(
+        "{} has {now} bytes, and had {} when it was listed: list the audio again with `wavemill plan`",
+        path.display(),
+        listed.bytes
+    );
+    Err(PlainError::new(Kind::OtherPlan, message).into())
 }
 
 fn is_folder_of_objects(path: &Path) -> Result<bool, SourceError> {
@@ -269,9 +269,7 @@ fn is_folder_of_objects(path: &Path) -> Result<bool, SourceError> {
 
 fn is_folder(path: &Path) -> Result<bool, SourceError> {
     match std::fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SourceError::Moved {
-            path: path.to_owned(),
-        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SourceError::moved(path)),
         found => Ok(found.map_err(SourceError::open_at(path))?.is_dir()),
     }
 }
@@ -314,15 +312,11 @@ fn too_large(bytes_max: u64) -> ReadFailure {
 
 /// The error type of sources of clips or metadata.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the fields
 pub enum SourceError {
     /// The given path is not a readable folder or file.
     #[error("cannot open {path}")]
-    Open {
-        /// The path that cannot be opened.
-        path: PathBuf,
-        /// The operating system's error.
-        source: io::Error,
-    },
+    Open { path: PathBuf, source: io::Error },
     /// The given address cannot be read.
     #[error(transparent)]
     Remote(#[from] RemoteError),
@@ -331,93 +325,43 @@ pub enum SourceError {
         "{path}: the zip's directory is damaged or truncated; compare its sha1 with the publisher's and download it again, \
          or give {FILE_OF_SEVERAL}"
     )]
-    BrokenZip {
-        /// Path of the zip.
-        path: PathBuf,
-        /// The reason why the directory cannot be read.
-        source: io::Error,
-    },
+    BrokenZip { path: PathBuf, source: io::Error },
     /// A file of a zip in several files is missing, or has another size than when it was written.
     #[error(
         "{path} is one of several files of a zip, but {problem}; put all of them beside it, whole, or join them in their folder: {}",
         split::join_command(path)
     )]
-    SplitZip {
-        /// Path of the file that was named.
-        path: PathBuf,
-        /// The reason why the files cannot be read as one.
-        problem: String,
-    },
+    SplitZip { path: PathBuf, problem: String },
     /// The given path is neither a folder nor a zip.
     #[error(
         "{path} is neither a folder nor a zip; give the folder that contains the clips, a zip of it, or {FILE_OF_SEVERAL}"
     )]
-    NotAPlace {
-        /// The path that is neither a folder nor a zip.
-        path: PathBuf,
-    },
+    NotAPlace { path: PathBuf },
     /// The folder or zip contains no clips.
     #[error("no clip ({}) below {path}: {remedy}", media.extensions().join(", "))]
     NoClips {
-        /// Path of the folder or zip without clips.
         path: PathBuf,
-        /// The kind of clips that was requested.
         media: Media,
-        /// What to do about the other files in the folder or zip.
         remedy: String,
-    },
-    /// A folder, zip or clip that was listed earlier is not there.
-    #[error("{path} is not there: {LISTED_BEFORE}")]
-    Moved {
-        /// Path of the folder, zip or clip.
-        path: PathBuf,
-    },
-    /// A clip has another size than when it was listed.
-    #[error(
-        "{path} has {now} bytes, and had {listed} when it was listed: list the audio again with `wavemill plan`"
-    )]
-    Resized {
-        /// Path of the clip.
-        path: PathBuf,
-        /// Current size in bytes.
-        now: u64,
-        /// Size in bytes when the clip was listed.
-        listed: u64,
-    },
-    /// A listed clip has a fault that this version of wavemill does not know.
-    #[error("unknown fault {fault:?} of a listed clip: list the clips again")]
-    Fault {
-        /// The unknown fault.
-        fault: String,
     },
     /// The requested metadata file does not exist.
     #[error("{path} does not contain a file {name}")]
-    NoSuchFile {
-        /// Path of the folder or archive.
-        path: PathBuf,
-        /// The requested metadata file's name.
-        name: String,
-    },
+    NoSuchFile { path: PathBuf, name: String },
     /// The archive contains several metadata files with the same name.
     #[error(
         "{path}: {n} entries are named {name}: create a zip with only one of them, or give the folder"
     )]
     Duplicates {
-        /// Path of the archive.
         path: PathBuf,
-        /// The metadata file's name.
         name: String,
-        /// Number of metadata files with this name.
         n: usize,
     },
     /// The metadata file is encrypted in its archive.
     #[error("{name} in {path} is encrypted: unpack it first")]
-    EncryptedFile {
-        /// Path of the archive.
-        path: PathBuf,
-        /// Name of the encrypted file.
-        name: String,
-    },
+    EncryptedFile { path: PathBuf, name: String },
+    /// A clip or a folder that was listed earlier is not there, or is another one now.
+    #[error(transparent)]
+    Listed(#[from] PlainError),
 }
 
 fn no_clips_remedy(others: &OtherFiles) -> String {
@@ -432,16 +376,29 @@ fn no_clips_remedy(others: &OtherFiles) -> String {
     }
 }
 
-impl SourceError {
-    /// Returns the exit code of a command that failed with this error.
-    pub fn exit_code(&self) -> u8 {
+impl Classified for SourceError {
+    fn kind(&self) -> Kind {
         match self {
-            Self::Resized { .. } => exit::OTHER_PLAN,
-            // Another machine may have the folder, and a request may succeed later.
-            Self::Moved { .. } | Self::Remote(RemoteError::Request { .. }) => exit::FAILED,
-            Self::Open { source, .. } if bytes_at::is_of_network(source) => exit::FAILED,
-            _ => exit::USAGE,
+            Self::Remote(error) => error.kind(),
+            Self::Listed(error) => error.kind(),
+            // A request may succeed later.
+            Self::Open { source, .. } if bytes_at::is_of_network(source) => Kind::Failed,
+            _ => Kind::Usage,
         }
+    }
+}
+
+impl SourceError {
+    /// Creates the error for a folder, a zip or a clip that was listed earlier and is not there.
+    fn moved(path: &Path) -> Self {
+        // Another machine may have it.
+        PlainError::failed(format!("{} is not there: {LISTED_BEFORE}", path.display())).into()
+    }
+
+    /// Creates the error for a listed clip with a fault that this version of wavemill does not know.
+    fn unknown_fault(fault: &str) -> Self {
+        let message = format!("unknown fault {fault:?} of a listed clip: list the clips again");
+        PlainError::usage(message).into()
     }
 
     fn open_at(path: &Path) -> impl FnOnce(io::Error) -> Self {

@@ -83,7 +83,7 @@ impl ObjectSource {
         for clip in clips {
             if let Some(fault) = clip.fault {
                 if fault != UNSUPPORTED {
-                    return Err(SourceError::Fault { fault });
+                    return Err(SourceError::unknown_fault(&fault));
                 }
                 let others = &mut source.listing.others;
                 others.unsupported.insert(clip.clip_key.clone());

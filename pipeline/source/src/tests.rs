@@ -1011,7 +1011,7 @@ fn refusal(zip: &Path) -> String {
         Ok(source) => panic!("{} has the clips {:?}", zip.display(), keys(&*source)),
         Err(error) => error,
     };
-    assert_eq!(error.exit_code(), exit::USAGE, "{error}");
+    assert_eq!(error.kind(), Kind::Usage, "{error}");
     error.to_string()
 }
 

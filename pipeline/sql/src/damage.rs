@@ -162,9 +162,7 @@ pub(super) fn not_read(error: RemoteError) -> SqlError {
             path: address.into(),
             detail: problem,
         },
-        error => SqlError::Failed {
-            detail: error.to_string(),
-        },
+        error => SqlError::Failed(error.to_string()),
     }
 }
 
@@ -282,12 +280,10 @@ impl Version {
             return not_damage(error);
         };
         let place = self.store.place().display();
-        SqlError::Failed {
-            detail: format!(
-                "{} (reading {place}/{path}; `wavemill verify --store {place}` compares its bytes)",
-                reader_message(&error)
-            ),
-        }
+        SqlError::Failed(format!(
+            "{} (reading {place}/{path}; `wavemill verify --store {place}` compares its bytes)",
+            reader_message(&error)
+        ))
     }
 
     /// Returns the number of this version if `gc` has removed its data. `gc` always keeps the latest version, so a
@@ -337,16 +333,16 @@ fn may_be_damage(error: &SqlError) -> bool {
     matches!(
         error,
         SqlError::Damaged { .. }
-            | SqlError::Unreadable { .. }
+            | SqlError::Unreadable(_)
             | SqlError::Panicked(_)
-            | SqlError::Failed { .. }
+            | SqlError::Failed(_)
     )
 }
 
 /// Returns the error of a failure that the store did not cause.
 fn not_damage(error: SqlError) -> SqlError {
     match error {
-        SqlError::Unreadable { detail } => SqlError::Failed { detail },
+        SqlError::Unreadable(detail) => SqlError::Failed(detail),
         other => other,
     }
 }
@@ -354,7 +350,7 @@ fn not_damage(error: SqlError) -> SqlError {
 /// Returns the message of the reader that failed, shortened to 200 characters.
 fn reader_message(error: &SqlError) -> String {
     match error {
-        SqlError::Unreadable { detail } | SqlError::Failed { detail } => brief(detail),
+        SqlError::Unreadable(detail) | SqlError::Failed(detail) => brief(detail),
         SqlError::Panicked(panic) => brief(&format!("{READER_FAILED}: {}", panic.message)),
         other => brief(&other.to_string()),
     }
@@ -412,6 +408,7 @@ mod tests {
     use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
     use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataWriter};
     use parquet::file::writer::TrackedWrite;
+    use wavemill_schemas::exit::{Classified, Kind};
 
     use super::super::testing::TestStore;
     use super::super::{Format, Limits, Session, Sink, open, output};
@@ -473,7 +470,7 @@ mod tests {
                     continue;
                 };
 
-                assert_eq!(error.exit_code(), 3, "{name}, byte {at}: {error}");
+                assert_eq!(error.kind(), Kind::Damaged, "{name}, byte {at}: {error}");
                 assert!(
                     error.to_string().contains(&entry.path),
                     "{name}, byte {at}: {error}"
@@ -506,9 +503,7 @@ mod tests {
         assert!(matches!(explained, SqlError::Usage(_)));
 
         for stops in [false, true] {
-            let failed = SqlError::Failed {
-                detail: "a reader's words".to_owned(),
-            };
+            let failed = SqlError::Failed("a reader's words".to_owned());
             let asked = std::cell::Cell::new(false);
             let explained = version.explain(failed, || {
                 asked.set(true);
@@ -518,7 +513,7 @@ mod tests {
             assert!(asked.get());
             assert_eq!(
                 (
-                    matches!(explained, SqlError::Failed { .. }),
+                    matches!(explained, SqlError::Failed(_)),
                     matches!(explained, SqlError::Interrupted)
                 ),
                 (!stops, stops)
@@ -532,13 +527,11 @@ mod tests {
     fn errors_without_a_file_of_an_object_store_are_no_damage() {
         let store = TestStore::small();
         let version = Version::new(store.handle(), &store.manifest);
-        let unreadable = SqlError::Unreadable {
-            detail: "Invalid Parquet file".to_owned(),
-        };
+        let unreadable = SqlError::Unreadable("Invalid Parquet file".to_owned());
 
         let explained = version.doubt(unreadable);
         assert!(
-            matches!(&explained, SqlError::Failed { detail } if detail == "Invalid Parquet file"),
+            matches!(&explained, SqlError::Failed(detail) if detail == "Invalid Parquet file"),
             "{explained}"
         );
     }
@@ -585,7 +578,7 @@ mod tests {
         let path = craft_page_index(&mut store);
         let error = ask(&store, "features_log_mel WHERE track_id = 1")
             .expect_err("the pages end before they begin");
-        assert_eq!(error.exit_code(), 3, "{error}");
+        assert_eq!(error.kind(), Kind::Damaged, "{error}");
         assert!(error.to_string().contains(&path), "{error}");
     }
 
@@ -629,12 +622,12 @@ mod tests {
 
             if latest == 1 {
                 assert_eq!(
-                    error.exit_code(),
-                    3,
+                    error.kind(),
+                    Kind::Damaged,
                     "nobody removes the latest version: {error}"
                 );
             } else {
-                assert_eq!(error.exit_code(), 2, "{error}");
+                assert_eq!(error.kind(), Kind::Usage, "{error}");
                 assert!(
                     error
                         .to_string()

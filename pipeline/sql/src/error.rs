@@ -1,4 +1,4 @@
-//! The error type of queries. Each error contains a remedy, and an exit code by which scripts can distinguish its kind.
+//! The error type of queries. Each error contains a remedy, and a kind, from which the exit code follows.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -10,31 +10,24 @@ use datafusion::common::utils::datafusion_strsim::levenshtein;
 use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::object_store;
 use parquet::errors::ParquetError;
-use wavemill_catalog::statements::StatementError;
+use wavemill_catalog::CatalogError;
 use wavemill_runtime::panics::Panic;
-use wavemill_schemas::exit;
+use wavemill_schemas::exit::{self, Classified, Kind};
 use wavemill_store::StoreError;
 
 /// The error type of a query. Its message is one line: the problem, the place, and the remedy.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the fields
 pub enum SqlError {
     /// A statement, a command or an argument is wrong, beyond a limit, or not permitted.
     #[error("{0}")]
     Usage(String),
     /// A file differs from the manifest.
     #[error("the store is damaged: {}: {detail}; `wavemill verify` lists every damaged file", path.display())]
-    Damaged {
-        /// Path of the damaged file.
-        path: PathBuf,
-        /// Description of the damage.
-        detail: String,
-    },
+    Damaged { path: PathBuf, detail: String },
     /// The content of a file cannot be read, and the reader does not name the file.
-    #[error("a file of the store is damaged ({detail}); `wavemill verify` reports which")]
-    Unreadable {
-        /// Message of the reader that failed.
-        detail: String,
-    },
+    #[error("a file of the store is damaged ({0}); `wavemill verify` reports which")]
+    Unreadable(String),
     /// Another version that a query names (`tracks@3`) cannot be read.
     #[error(transparent)]
     OtherVersion(#[from] StoreError),
@@ -43,12 +36,9 @@ pub enum SqlError {
     Panicked(#[from] Panic),
     /// The query exceeds `--memory-limit`.
     #[error(
-        "the query exceeds --memory-limit ({detail}): raise it, or exclude the tensors from sorts and joins"
+        "the query exceeds --memory-limit ({0}): raise it, or exclude the tensors from sorts and joins"
     )]
-    Memory {
-        /// Description of the memory allocation that failed.
-        detail: String,
-    },
+    Memory(String),
     /// The query was interrupted by the user.
     #[error("interrupted")]
     Interrupted,
@@ -56,38 +46,33 @@ pub enum SqlError {
     #[error("cannot write the result: {0}")]
     Output(#[from] std::io::Error),
     /// The terminal of the interactive prompt failed.
-    #[error("the prompt failed: {detail}")]
-    Prompt {
-        /// The reason why the terminal failed.
-        detail: String,
-    },
+    #[error("the prompt failed: {0}")]
+    Prompt(String),
     /// Any other failure of a running query.
-    #[error("the query failed: {detail}")]
-    Failed {
-        /// The reason why the query failed.
-        detail: String,
-    },
+    #[error("the query failed: {0}")]
+    Failed(String),
+}
+
+impl Classified for SqlError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Usage(_) => Kind::Usage,
+            Self::Damaged { .. } | Self::Unreadable(_) => Kind::Damaged,
+            Self::OtherVersion(error) => error.kind(),
+            Self::Interrupted => Kind::Interrupted,
+
+            Self::Output(error) if exit::is_no_space(error) => Kind::NoSpace,
+
+            Self::Memory(_)
+            | Self::Output(_)
+            | Self::Prompt(_)
+            | Self::Failed(_)
+            | Self::Panicked(_) => Kind::Failed,
+        }
+    }
 }
 
 impl SqlError {
-    /// Returns the exit code for this error: 2 usage, 3 store damaged, 5 no space, 130 interrupted, otherwise 1.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) => exit::USAGE,
-            Self::Damaged { .. } | Self::Unreadable { .. } => exit::DAMAGED,
-            Self::OtherVersion(error) => error.exit_code(),
-            Self::Interrupted => exit::INTERRUPTED,
-
-            Self::Output(error) if exit::is_no_space(error) => exit::NO_SPACE,
-
-            Self::Memory { .. }
-            | Self::Output(_)
-            | Self::Prompt { .. }
-            | Self::Failed { .. }
-            | Self::Panicked(_) => exit::FAILED,
-        }
-    }
-
     /// Returns the error for a name that is not that of a `kind` such as `table`, with the `near` names that exist.
     pub(super) fn unknown(kind: &str, name: &str, near: &[String]) -> Self {
         let remedy = if near.is_empty() {
@@ -100,9 +85,7 @@ impl SqlError {
 
     /// Returns the error for a file of the store that the machine fails to read.
     pub(super) fn unread(path: &Path, error: &io::Error) -> Self {
-        Self::Failed {
-            detail: format!("cannot read {}: {error}", path.display()),
-        }
+        Self::Failed(format!("cannot read {}: {error}", path.display()))
     }
 
     /// Reports whether the program that reads the output has closed the pipe (`| head`), which is not a failure.
@@ -111,14 +94,10 @@ impl SqlError {
     }
 }
 
-impl From<StatementError> for SqlError {
-    fn from(error: StatementError) -> Self {
-        Self::Usage(match error {
-            StatementError::Empty => {
-                "the query is empty: give SQL, such as \"SELECT count(*) FROM tracks\"".to_owned()
-            }
-            other => one_line(&other.to_string()),
-        })
+impl From<CatalogError> for SqlError {
+    /// Converts the error for a statement that is refused: no other errors of the catalog occur in queries.
+    fn from(error: CatalogError) -> Self {
+        Self::Usage(one_line(&error.to_string()))
     }
 }
 
@@ -137,9 +116,7 @@ impl From<DataFusionError> for SqlError {
             // An error of this crate that passed through DataFusion.
             DataFusionError::External(error) => match error.downcast::<Self>() {
                 Ok(own) => *own,
-                Err(other) => Self::Failed {
-                    detail: one_line(&other.to_string()),
-                },
+                Err(other) => Self::Failed(one_line(&other.to_string())),
             },
 
             // Errors of the statement.
@@ -153,26 +130,16 @@ impl From<DataFusionError> for SqlError {
             }
 
             // Errors of the data and of the machine.
-            DataFusionError::ParquetError(error) => Self::Unreadable {
-                detail: one_line(&error.to_string()),
-            },
+            DataFusionError::ParquetError(error) => Self::Unreadable(one_line(&error.to_string())),
             DataFusionError::ObjectStore(error) => from_object_store(*error),
             DataFusionError::ArrowError(error, _) => match *error {
                 // Not an error of the output, which DataFusion does not write.
-                ArrowError::IoError(detail, _) => Self::Failed {
-                    detail: one_line(&detail),
-                },
+                ArrowError::IoError(detail, _) => Self::Failed(one_line(&detail)),
                 error => Self::from(error),
             },
-            DataFusionError::ResourcesExhausted(detail) => Self::Memory {
-                detail: one_line(&detail),
-            },
-            DataFusionError::IoError(error) => Self::Failed {
-                detail: error.to_string(),
-            },
-            other => Self::Failed {
-                detail: one_line(&other.message()),
-            },
+            DataFusionError::ResourcesExhausted(detail) => Self::Memory(one_line(&detail)),
+            DataFusionError::IoError(error) => Self::Failed(error.to_string()),
+            other => Self::Failed(one_line(&other.message())),
         }
     }
 }
@@ -180,19 +147,13 @@ impl From<DataFusionError> for SqlError {
 impl From<ArrowError> for SqlError {
     fn from(error: ArrowError) -> Self {
         match error {
-            ArrowError::ParquetError(detail) => Self::Unreadable {
-                detail: one_line(&detail),
-            },
+            ArrowError::ParquetError(detail) => Self::Unreadable(one_line(&detail)),
             ArrowError::IoError(_, error) => Self::Output(error),
             ArrowError::ExternalError(error) => match error.downcast::<DataFusionError>() {
                 Ok(inner) => Self::from(*inner),
-                Err(other) => Self::Failed {
-                    detail: one_line(&other.to_string()),
-                },
+                Err(other) => Self::Failed(one_line(&other.to_string())),
             },
-            other => Self::Failed {
-                detail: one_line(&other.to_string()),
-            },
+            other => Self::Failed(one_line(&other.to_string())),
         }
     }
 }
@@ -332,9 +293,7 @@ fn from_object_store(error: object_store::Error) -> SqlError {
             path: PathBuf::from(path),
             detail: "the file is missing".to_owned(),
         },
-        other => SqlError::Unreadable {
-            detail: one_line(&other.to_string()),
-        },
+        other => SqlError::Unreadable(one_line(&other.to_string())),
     }
 }
 
@@ -381,23 +340,23 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_distinguish_usage_and_damage() {
+    fn kinds_distinguish_usage_and_damage() {
         let page = ParquetError::General("bad page".to_owned());
         let damaged = SqlError::from(DataFusionError::ParquetError(Box::new(page)));
-        assert_eq!(damaged.exit_code(), exit::DAMAGED);
+        assert_eq!(damaged.kind(), Kind::Damaged);
 
         assert_eq!(
-            SqlError::from(DataFusionError::Plan("x".into())).exit_code(),
-            exit::USAGE
+            SqlError::from(DataFusionError::Plan("x".into())).kind(),
+            Kind::Usage
         );
 
         let own =
             DataFusionError::External(Box::new(SqlError::Interrupted)).context("while reading");
-        assert_eq!(SqlError::from(own).exit_code(), exit::INTERRUPTED);
+        assert_eq!(SqlError::from(own).kind(), Kind::Interrupted);
     }
 
     #[test]
-    fn full_disks_have_their_exit_code_and_name_the_temporary_folder() {
+    fn full_disks_have_their_kind_and_name_the_temporary_folder() {
         let full = || io::Error::from(ErrorKind::StorageFull);
         let spilled = || DataFusionError::IoError(full());
         let stored = || object_store::Error::Generic {
@@ -423,21 +382,21 @@ mod tests {
             let error = SqlError::from(error);
             let names_folder = error.to_string().contains("to the temporary folder /");
             assert_eq!(
-                (error.exit_code(), names_folder),
-                (exit::NO_SPACE, is_temporary),
+                (error.kind(), names_folder),
+                (Kind::NoSpace, is_temporary),
                 "{error}"
             );
         }
 
         let other = ArrowError::IoError("cut".to_owned(), ErrorKind::UnexpectedEof.into());
         let other = SqlError::from(DataFusionError::ArrowError(Box::new(other), None));
-        assert!(matches!(other, SqlError::Failed { .. }), "{other}");
+        assert!(matches!(other, SqlError::Failed(_)), "{other}");
     }
 
     #[test]
     fn shared_errors_keep_their_kind() {
         let held = std::sync::Arc::new(DataFusionError::ResourcesExhausted("full".to_owned()));
         let error = SqlError::from(DataFusionError::Shared(std::sync::Arc::clone(&held)));
-        assert!(matches!(error, SqlError::Memory { .. }), "{error}");
+        assert!(matches!(error, SqlError::Memory(_)), "{error}");
     }
 }

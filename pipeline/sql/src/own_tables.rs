@@ -164,7 +164,7 @@ fn refusal(name: &str, file: &Path, detail: &str) -> SqlError {
 /// Returns an error's message without advice about the store, because the user's file does not belong to the store.
 fn detail_of(error: DataFusionError) -> String {
     match SqlError::from(error) {
-        SqlError::Unreadable { detail } | SqlError::Failed { detail } => detail,
+        SqlError::Unreadable(detail) | SqlError::Failed(detail) => detail,
         other => other.to_string(),
     }
 }

@@ -1,5 +1,7 @@
 //! Tests of the interactive features: headings, commands, layouts, own files, parts and means of tensors.
 
+use wavemill_schemas::exit::{Classified, Kind};
+
 use super::testing::{Clip, TestStore, feature};
 use super::{Console, Format, Limits, Session, SqlError, open};
 
@@ -29,7 +31,7 @@ fn csv(session: &Session, sql: &str) -> String {
 
 fn refusal(session: &Session, sql: &str) -> String {
     let error = answer(session, Format::Csv, sql).expect_err(sql);
-    assert_eq!(error.exit_code(), 2, "{sql}: {error}");
+    assert_eq!(error.kind(), Kind::Usage, "{sql}: {error}");
     error.to_string()
 }
 

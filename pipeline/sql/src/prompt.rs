@@ -203,9 +203,7 @@ fn answer(
 }
 
 fn prompt_error(error: ReadlineError) -> SqlError {
-    SqlError::Prompt {
-        detail: error.to_string(),
-    }
+    SqlError::Prompt(error.to_string())
 }
 
 /// All names that can be completed.

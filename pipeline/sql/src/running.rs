@@ -138,9 +138,9 @@ impl RunningQuery {
         match self.event(stop)? {
             Event::Columns(schema) => Ok(schema),
             Event::End(Err(error)) => Err(error),
-            Event::Rows(_) | Event::End(Ok(())) => Err(SqlError::Failed {
-                detail: "no columns before the rows".to_owned(),
-            }),
+            Event::Rows(_) | Event::End(Ok(())) => {
+                Err(SqlError::Failed("no columns before the rows".to_owned()))
+            }
         }
     }
 
@@ -155,9 +155,7 @@ impl RunningQuery {
         match self.event(stop)? {
             Event::Rows(batch) => Ok(Some(batch)),
             Event::End(ended) => ended.map(|()| None),
-            Event::Columns(_) => Err(SqlError::Failed {
-                detail: "columns after the rows".to_owned(),
-            }),
+            Event::Columns(_) => Err(SqlError::Failed("columns after the rows".to_owned())),
         }
     }
 
@@ -216,9 +214,7 @@ impl Threads {
             .build();
         runtime
             .map(|runtime| Self(Some(runtime)))
-            .map_err(|error| SqlError::Failed {
-                detail: error.to_string(),
-            })
+            .map_err(|error| SqlError::Failed(error.to_string()))
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Option<JoinHandle<()>> {
@@ -238,9 +234,7 @@ impl Threads {
             Some(Err(error)) if error.is_panic() => {
                 Panic::from_payload(error.into_panic().as_ref()).into()
             }
-            _ => SqlError::Failed {
-                detail: "its threads stopped early".to_owned(),
-            },
+            _ => SqlError::Failed("its threads stopped early".to_owned()),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Rows with tensors take hundreds of kilobytes, but DataFusion limits batches by rows. The batch size is therefore
 //! derived from the widest row that a query reads, before the query is planned.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -224,7 +224,7 @@ impl Session {
     /// [`SqlError`]. The results of earlier statements have already been written.
     pub fn run(&self, sql: &str, sink: &mut dyn Sink) -> Result<(), SqlError> {
         // Parse all statements before the first one runs, so that a syntax error in the last one leaves none executed.
-        parse(sql)?
+        statements(sql)?
             .into_iter()
             .try_for_each(|statement| self.run_statement(statement, sink))
     }
@@ -234,7 +234,7 @@ impl Session {
     /// # Errors
     /// [`SqlError`], also if there are several statements.
     pub fn rows(self, sql: &str) -> Result<Rows, SqlError> {
-        let mut statements = parse(sql)?;
+        let mut statements = statements(sql)?;
         let (Some(statement), None) = (statements.pop_front(), statements.pop_front()) else {
             let problem = "several statements: give one at a time";
             return Err(SqlError::Usage(problem.to_owned()));
@@ -616,6 +616,16 @@ impl Planner {
             .map(|provider| provider.schema())
             .ok_or_else(|| self.unknown_table(table))
     }
+}
+
+/// Parses the statements of a text, of which there must be at least one.
+fn statements(sql: &str) -> Result<VecDeque<Statement>, SqlError> {
+    let statements = parse(sql)?;
+    if statements.is_empty() {
+        let problem = "the query is empty: give SQL, such as \"SELECT count(*) FROM tracks\"";
+        return Err(SqlError::Usage(problem.to_owned()));
+    }
+    Ok(statements)
 }
 
 fn resolved(table: &TableReference) -> ResolvedTableReference {

@@ -7,6 +7,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float16Type};
 use arrow::ipc::reader::StreamReader;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use wavemill_schemas::exit::{Classified, Kind};
 use wavemill_schemas::tables::audio_files_schema;
 
 use super::testing::{Clip, TestStore, feature};
@@ -43,10 +44,10 @@ fn csv(session: &Session, sql: &str) -> String {
     }
 }
 
-fn error(session: &Session, sql: &str) -> (String, u8) {
+fn error(session: &Session, sql: &str) -> (String, Kind) {
     match ask(session, Format::Csv, sql) {
         Ok(out) => panic!("{sql} answered {}", String::from_utf8_lossy(&out)),
-        Err(error) => (error.to_string(), error.exit_code()),
+        Err(error) => (error.to_string(), error.kind()),
     }
 }
 
@@ -83,12 +84,12 @@ fn excessive_types_are_refused() {
         "SELECT arrow_cast(NULL, 'FixedSizeBinary(1000000000)') IS NULL".to_owned(),
         "CREATE TABLE x (a int[1000000][1000000])".to_owned(),
     ] {
-        let (refused, code) = error(&session, &sql);
+        let (refused, kind) = error(&session, &sql);
         assert!(
             refused.contains("more than 61 levels, or 16777216 elements"),
             "{refused}"
         );
-        assert_eq!(code, 2);
+        assert_eq!(kind, Kind::Usage);
     }
 }
 
@@ -240,12 +241,12 @@ fn rows_are_ranked_by_their_similarity() {
     let zeros = "SELECT cosine_similarity(quant, quant) AS s FROM features_quant WHERE track_id IN (2, 3) ORDER BY s";
     assert_eq!(csv(&session, zeros), "s\n1.0\n\"\"\n");
 
-    let (text, code) = error(
+    let (text, kind) = error(
         &session,
         "SELECT cosine_similarity(log_mel, clip_key) FROM features_log_mel",
     );
     assert!(
-        text.contains("'clip_key' is not one") && code == 2,
+        text.contains("'clip_key' is not one") && kind == Kind::Usage,
         "{text}"
     );
     let (text, _) = error(
@@ -292,12 +293,12 @@ fn untyped_tensor_is_an_error() {
         "max(log_mel)",
         "NULL",
     ] {
-        let (text, code) = error(
+        let (text, kind) = error(
             &session,
             &format!("SELECT tensor_mean({lost}) FROM features_log_mel"),
         );
         assert!(
-            text.contains("needs a tensor column") && code == 2,
+            text.contains("needs a tensor column") && kind == Kind::Usage,
             "{lost}: {text}"
         );
     }
@@ -306,12 +307,12 @@ fn untyped_tensor_is_an_error() {
         "SELECT tensor_mean(first_value(log_mel)) AS m FROM features_log_mel WHERE track_id = 0";
     assert_eq!(csv(&session, kept), "m\n2.5\n");
 
-    let (text, code) = error(
+    let (text, kind) = error(
         &session,
         "SELECT tensor_mean(clip_key) FROM features_log_mel",
     );
     assert!(
-        text.contains("'clip_key' is not one") && code == 2,
+        text.contains("'clip_key' is not one") && kind == Kind::Usage,
         "{text}"
     );
 
@@ -386,8 +387,8 @@ fn dates_without_a_text_are_errors() {
     for format in [Format::Csv, Format::Json] {
         for value in [date.to_owned(), format!("make_array({date})")] {
             let answer = ask(&session, format, &format!("SELECT {value} AS d"));
-            let code = answer.map_err(|error| error.exit_code());
-            assert_eq!(code, Err(1), "{format} {value}");
+            let kind = answer.map_err(|error| error.kind());
+            assert_eq!(kind, Err(Kind::Failed), "{format} {value}");
         }
     }
 
@@ -401,12 +402,12 @@ fn dates_without_a_text_are_errors() {
 #[test]
 fn text_formats_reject_tensors_with_a_suggestion() {
     let store = TestStore::small();
-    let (text, code) = error(&session(&store), "SELECT * FROM features_log_mel");
+    let (text, kind) = error(&session(&store), "SELECT * FROM features_log_mel");
     assert!(
         text.contains("select tensor(log_mel)") && text.contains("--format arrow"),
         "{text}"
     );
-    assert_eq!(code, 2);
+    assert_eq!(kind, Kind::Usage);
 }
 
 #[test]
@@ -568,9 +569,9 @@ fn calls_that_need_too_much_are_refused() {
             "concat_ws",
         ),
     ] {
-        let (text, code) = error(&session, sql);
+        let (text, kind) = error(&session, sql);
         assert!(
-            text.starts_with(name) && text.contains("but the limit is") && code == 2,
+            text.starts_with(name) && text.contains("but the limit is") && kind == Kind::Usage,
             "{sql}: {text}"
         );
     }
@@ -683,9 +684,9 @@ fn operators_that_copy_long_texts_are_refused() {
             format!("SELECT count(*) FROM {LONG} WHERE reverse(s) LIKE 'x%'"),
         ),
     ] {
-        let (text, code) = error(&session, &sql);
+        let (text, kind) = error(&session, &sql);
         assert!(
-            text.starts_with(operator) && text.contains("longest value of column ") && code == 2,
+            text.starts_with(operator) && text.contains("longest value of column ") && kind == Kind::Usage,
             "{sql}: {text}"
         );
     }
@@ -749,9 +750,9 @@ fn copies_of_long_values_of_subqueries_are_refused() {
         "SELECT strpos($, track_title) AS n FROM many",
         "SELECT 1 FROM tracks WHERE track_title = (SELECT max(track_title || $) FROM many)",
     ] {
-        let (text, code) = error(&session, &with_subquery(sql));
+        let (text, kind) = error(&session, &with_subquery(sql));
         assert!(
-            text.contains("the value of a subquery has 19.083 MiB") && code == 2,
+            text.contains("the value of a subquery has 19.083 MiB") && kind == Kind::Usage,
             "{sql}: {text}"
         );
     }
@@ -925,9 +926,9 @@ fn mistakes_are_one_line_with_the_nearest_name() {
     ];
 
     for (sql, want) in cases {
-        let (text, code) = error(&session, sql);
+        let (text, kind) = error(&session, sql);
         assert!(text.contains(want) && !text.contains('\n'), "{sql}: {text}");
-        assert_eq!(code, 2, "{sql}: {text}");
+        assert_eq!(kind, Kind::Usage, "{sql}: {text}");
     }
 }
 
@@ -959,9 +960,9 @@ fn writing_requires_permission() {
     ];
 
     for sql in statements {
-        let (text, code) = error(&session(&store), sql);
+        let (text, kind) = error(&session(&store), sql);
         assert!(
-            text.contains("add --allow-write") && code == 2,
+            text.contains("add --allow-write") && kind == Kind::Usage,
             "{sql}: {text}"
         );
     }
@@ -1024,9 +1025,9 @@ fn files_of_the_store_are_never_written() {
             "CREATE EXTERNAL TABLE own (a BIGINT) STORED AS CSV LOCATION '{at}'",
             "CREATE UNBOUNDED EXTERNAL TABLE own (a BIGINT) STORED AS CSV LOCATION '{at}'",
         ] {
-            let (text, code) = error(&session, &sql.replace("{at}", &place));
+            let (text, kind) = error(&session, &sql.replace("{at}", &place));
             assert!(
-                text.contains("inside the store") && code == 2,
+                text.contains("inside the store") && kind == Kind::Usage,
                 "{sql} {at}: {text}"
             );
         }
@@ -1061,9 +1062,9 @@ fn copy_to_a_pattern_writes_nothing() {
     let at = folder.path().display();
 
     for name in ["out[1].csv", "out?.csv", "*"] {
-        let (text, code) = error(&session, &copy(&format!("{at}/{name}")));
+        let (text, kind) = error(&session, &copy(&format!("{at}/{name}")));
         assert!(
-            text.contains("is a pattern for several files") && code == 2,
+            text.contains("is a pattern for several files") && kind == Kind::Usage,
             "{name}: {text}"
         );
         assert_eq!(n_files(folder.path()), 0, "{name}");
@@ -1085,9 +1086,9 @@ fn created_tables_count_as_memory() {
     let session = open(&store.handle(), &store.manifest, small).expect("the store opens");
     let create = |n: usize| format!("CREATE TABLE x AS SELECT * FROM generate_series(1, {n})");
 
-    let (text, code) = error(&session, &create(2_000_000));
+    let (text, kind) = error(&session, &create(2_000_000));
     assert!(
-        text.contains("exceeds --memory-limit") && code == 1,
+        text.contains("exceeds --memory-limit") && kind == Kind::Failed,
         "{text}"
     );
 
@@ -1116,9 +1117,9 @@ fn limits_of_the_command_line_hold() {
         "SET datafusion.runtime.memory_limit = '64G'",
         "RESET datafusion.runtime.memory_limit",
     ] {
-        let (text, code) = error(&session, sql);
+        let (text, kind) = error(&session, sql);
         assert!(
-            text.contains("--memory-limit") && code == 2,
+            text.contains("--memory-limit") && kind == Kind::Usage,
             "{sql}: {text}"
         );
     }
@@ -1148,9 +1149,9 @@ fn damage_error_names_the_file_and_other_tables_work() {
     bytes[4..60].fill(0xff);
     std::fs::write(&first_path, &bytes).expect("a file");
 
-    let (text, code) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
+    let (text, kind) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
     assert!(
-        text.contains("damaged") && text.contains("wavemill verify") && code == 3,
+        text.contains("damaged") && text.contains("wavemill verify") && kind == Kind::Damaged,
         "{text}"
     );
     assert_eq!(
@@ -1163,9 +1164,9 @@ fn damage_error_names_the_file_and_other_tables_work() {
 
     bytes.pop();
     std::fs::write(&second_path, &bytes).expect("a file");
-    let (text, code) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
+    let (text, kind) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
     assert!(
-        text.contains(&second.path) && text.contains("in the manifest") && code == 3,
+        text.contains(&second.path) && text.contains("in the manifest") && kind == Kind::Damaged,
         "{text}"
     );
 
@@ -1173,7 +1174,7 @@ fn damage_error_names_the_file_and_other_tables_work() {
     std::fs::remove_file(&third_path).expect("removed");
     assert_eq!(
         error(&session(&store), "SELECT clip_key FROM features_log_mel").1,
-        3
+        Kind::Damaged
     );
     assert_eq!(
         csv(
@@ -1204,7 +1205,7 @@ fn interrupted_query_returns_interrupted() {
     stopper.join().expect("the stopper");
 
     assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());
-    assert_eq!(stopped.exit_code(), 130);
+    assert_eq!(stopped.kind(), Kind::Interrupted);
     assert_eq!(csv(&session, "SELECT 1 AS a"), "a\n1\n");
 }
 
@@ -1243,11 +1244,15 @@ fn an_interrupted_statement_leaves_no_unfinished_file() {
                 was_written
             });
 
-            let stopped = ask(&session, Format::Csv, &sql).map_err(|error| error.exit_code());
+            let stopped = ask(&session, Format::Csv, &sql).map_err(|error| error.kind());
             (stopper.join().expect("the stopper"), stopped)
         });
 
-        assert_eq!((was_written, stopped), (true, Err(130)), "{sql}");
+        assert_eq!(
+            (was_written, stopped),
+            (true, Err(Kind::Interrupted)),
+            "{sql}"
+        );
         assert_eq!(n_files(folder.path()), 0, "{sql}");
     }
 }

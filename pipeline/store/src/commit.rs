@@ -10,7 +10,7 @@ impl Store {
     /// Commits `manifest` as version `version`.
     ///
     /// # Errors
-    /// [`StoreError::OtherPlan`] if another run committed that version with another plan.
+    /// [`StoreError::other_plan`] if another run committed that version with another plan.
     pub fn commit(&self, version: u64, manifest: &Manifest) -> Result<(), StoreError> {
         let path = self.manifest_path(version);
         let text = manifest

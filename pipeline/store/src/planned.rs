@@ -82,7 +82,7 @@ impl Store {
     /// Writes the shards of a plan, which are given in plan order, and returns the entries of the blocks.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Rows`] if a block cannot be written.
+    /// [`StoreError::Io`], [`StoreError::rows`] if a block cannot be written.
     pub fn write_planned_shards(
         &self,
         plan_id: &str,

@@ -64,7 +64,7 @@ impl Store {
     /// worker has written a receipt for the file in the meantime, that receipt stays and is returned.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if the receipt cannot be written; [`StoreError::OtherPlan`] if the other worker read other
+    /// [`StoreError::Io`] if the receipt cannot be written; [`StoreError::other_plan`] if the other worker read other
     /// inputs.
     pub fn write_receipt(
         &self,

@@ -297,7 +297,7 @@ impl Store {
     /// Returns the receipt of the file of `receipt` that is in the object store now.
     ///
     /// # Errors
-    /// [`StoreError::OtherPlan`] if another worker read other inputs.
+    /// [`StoreError::other_plan`] if another worker read other inputs.
     fn sent_receipt(
         &self,
         plan_id: &str,

@@ -58,7 +58,7 @@ impl Store {
     /// that version whose content changed although their sizes did not.
     ///
     /// # Errors
-    /// [`StoreError::OtherPlan`] if there are differences and `new_version` is false.
+    /// [`StoreError::other_plan`] if there are differences and `new_version` is false.
     pub fn decide<E: From<StoreError>>(
         &self,
         parent: Option<&Parent>,
@@ -146,7 +146,7 @@ impl Store {
     /// `restart` is set.
     ///
     /// # Errors
-    /// [`StoreError::OtherPlan`] if there is such an unfinished plan and `restart` is false.
+    /// [`StoreError::other_plan`] if there is such an unfinished plan and `restart` is false.
     pub fn refuse_other_engine(&self, plan: &PlanRecord, restart: bool) -> Result<(), StoreError> {
         let mut committed = Vec::new();
         for version in self.versions()? {
@@ -191,7 +191,7 @@ impl Store {
     /// Refuses to work on a plan with another engine, which would write other bytes.
     ///
     /// # Errors
-    /// [`StoreError::OtherPlan`] if the engine `plan` of the plan differs from the engine `now` of this process.
+    /// [`StoreError::other_plan`] if the engine `plan` of the plan differs from the engine `now` of this process.
     pub fn require_engine(&self, plan: &Engine, now: &Engine) -> Result<(), StoreError> {
         if plan == now {
             return Ok(());
@@ -211,7 +211,7 @@ impl Store {
     /// Refuses to work on a plan for models with other files. Both arguments are hashes of [`Identity::models`].
     ///
     /// # Errors
-    /// [`StoreError::OtherPlan`] if the hash `plan` of the plan differs from the hash `now` of this process.
+    /// [`StoreError::other_plan`] if the hash `plan` of the plan differs from the hash `now` of this process.
     pub fn require_models(&self, plan: Option<&str>, now: Option<&str>) -> Result<(), StoreError> {
         if plan == now {
             return Ok(());

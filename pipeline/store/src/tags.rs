@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use wavemill_schemas::version_name::{TagName, TagProblem, VersionName, tag_text};
+use wavemill_schemas::version_name::{TagName, VersionName, tag_text};
 use wavemill_versions::list;
 
 use super::durable::{sync_folder, write_renamed};
@@ -70,8 +70,12 @@ impl Store {
                 continue;
             }
             let Ok(tag) = name.parse::<TagName>() else {
-                let problem = TagProblem::Name;
-                tags.damaged.push(StoreError::Tag { path, problem });
+                tags.damaged.push(StoreError::Tag {
+                    path,
+                    problem: "damaged tag: the file name is not a valid tag: remove the file"
+                        .to_owned(),
+                    is_content: false,
+                });
                 continue;
             };
 

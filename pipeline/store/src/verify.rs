@@ -11,7 +11,6 @@ use wavemill_runtime::panics;
 use wavemill_runtime::parallel::in_parts;
 use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
-use wavemill_schemas::version_name::TagProblem;
 use wavemill_versions::{LINK_PROBLEM, RemoteError, hash_file, list};
 
 use super::compare::{self, FileFacts};
@@ -92,13 +91,14 @@ impl Store {
         damage.extend(receipts);
         for error in self.tags()?.damaged {
             // A tag of a version that is gone has the right bytes.
-            if let StoreError::Tag { path, problem } = error
-                && problem == TagProblem::Content
+            if let StoreError::Tag {
+                path,
+                problem,
+                is_content: true,
+            } = error
             {
-                damage.push(Damage {
-                    path: self.name_in_store(&path),
-                    problem: format!("damaged tag: {problem}: {}", problem.remedy()),
-                });
+                let path = self.name_in_store(&path);
+                damage.push(Damage { path, problem });
             }
         }
         damage.sort();

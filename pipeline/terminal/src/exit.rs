@@ -1,10 +1,10 @@
-//! Converts errors to a message of one line and an exit code.
+//! Converts errors to a message of one line, and to a kind, from which the exit code follows.
 
 use std::error::Error as StdError;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Error, Result};
-use wavemill_schemas::exit;
+use wavemill_schemas::exit::{self, Classified, Kind, PlainError};
 use wavemill_schemas::text::error_line;
 
 use crate::program;
@@ -14,10 +14,11 @@ use crate::program;
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// Error for an output that another process is writing.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct BusyError(pub String);
+impl Classified for UsageError {
+    fn kind(&self) -> Kind {
+        Kind::Usage
+    }
+}
 
 /// Prints the reason why the process ends. If two threads end the process at once, only the first reason is printed.
 pub fn last_line(message: &str) {
@@ -35,7 +36,7 @@ pub fn finish(ended: Result<u8>, code: impl Fn(&Error) -> u8) -> u8 {
         Ok(code) => code,
         Err(error) => {
             let code = code(&error);
-            if code == exit::FAILED && error.chain().any(exit::is_broken_pipe) {
+            if code == Kind::Failed.exit_code() && error.chain().any(exit::is_broken_pipe) {
                 return 0;
             }
             last_line(&error_line(error.as_ref()));
@@ -44,27 +45,25 @@ pub fn finish(ended: Result<u8>, code: impl Fn(&Error) -> u8) -> u8 {
     }
 }
 
-/// Returns the documented exit code of an error. `known` returns the exit code of a single cause if its type has one.
-pub fn code(error: &Error, known: impl Fn(&(dyn StdError + 'static)) -> Option<u8>) -> u8 {
-    if let Some(code) = exit::of_machine(error.as_ref()) {
-        return code;
-    }
+/// A function that returns the kind of a cause if it has the error type for which the function is made: [`kind_as`].
+pub type KindOf = fn(&(dyn StdError + 'static)) -> Option<Kind>;
 
-    // The outermost cause with an exit code determines the result. Causes added by `context` have no exit code.
-    for cause in error.chain() {
-        let own = code_of(cause, |_: &UsageError| exit::USAGE)
-            .or_else(|| code_of(cause, |_: &BusyError| exit::BUSY));
-        if let Some(code) = own.or_else(|| known(cause)) {
-            return code;
-        }
-    }
-    exit::FAILED
+/// Returns the kind of `cause` if it is an `E`.
+pub fn kind_as<E: Classified + 'static>(cause: &(dyn StdError + 'static)) -> Option<Kind> {
+    cause.downcast_ref().map(E::kind)
 }
 
-/// Returns the exit code that `code` computes for a cause of type `E`, or `None` for a cause of another type.
-pub fn code_of<E: StdError + 'static>(
-    cause: &(dyn StdError + 'static),
-    code: impl Fn(&E) -> u8,
-) -> Option<u8> {
-    cause.downcast_ref().map(code)
+/// Returns the kind of an error: that of its outermost cause with one of the error `types` of a program, or with a type
+/// that all programs use.
+pub fn kind(error: &Error, types: &[KindOf]) -> Kind {
+    const SHARED: [KindOf; 2] = [kind_as::<UsageError>, kind_as::<PlainError>];
+
+    let stated = |cause: &(dyn StdError + 'static)| {
+        let mut types = types.iter().chain(&SHARED);
+        types.find_map(|kind_of| kind_of(cause))
+    };
+    // Causes added by `context` have no kind.
+    exit::of_machine(error.as_ref())
+        .or_else(|| error.chain().find_map(stated))
+        .unwrap_or(Kind::Failed)
 }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result};
 use wavemill_schemas::durable::{folder_of, settle_folder};
-use wavemill_schemas::exit::of_machine;
+use wavemill_schemas::exit::{Kind, PlainError, of_machine};
 
-use crate::exit::{BusyError, UsageError};
+use crate::exit::UsageError;
 use crate::interrupt::PartialFile;
 
 /// Number of bytes at the start of a file that are enough to recognize a file written by wavemill.
@@ -25,7 +25,7 @@ pub const OPENINGS_MAX: usize = 10;
 /// `write` must flush the writer: a buffer that is only dropped hides the error of a full disk.
 ///
 /// # Errors
-/// [`UsageError`] if `path` cannot be a file, for example because it is a folder; [`BusyError`] if another process is
+/// [`UsageError`] if `path` cannot be a file, for example because it is a folder; [`Kind::Busy`] if another process is
 /// writing it; an I/O error; an error of `write`.
 pub fn write_file<T>(
     flag: &str,
@@ -150,8 +150,11 @@ pub fn part_of(path: &Path) -> (PathBuf, PathBuf) {
 /// or read-only disk, and a temporary file that another process has locked, are not.
 pub fn cannot_write(flag: &str, path: &Path, error: io::Error) -> Error {
     if error.kind() == io::ErrorKind::WouldBlock {
-        let message = "another process is writing it: try again when it has ended";
-        return BusyError(format!("{flag} {}: {message}", path.display())).into();
+        let message = format!(
+            "{flag} {}: another process is writing it: try again when it has ended",
+            path.display()
+        );
+        return PlainError::new(Kind::Busy, message).into();
     }
     let message = format!("{flag} {}: cannot write it", path.display());
     if of_machine(&error).is_some() {
@@ -200,10 +203,6 @@ mod tests {
 
     use super::*;
     use crate::exit;
-
-    fn code(error: &Error) -> u8 {
-        exit::code(error, |_| None)
-    }
 
     #[test]
     fn links_are_kept_and_foreign_part_files_untouched() {
@@ -256,7 +255,7 @@ mod tests {
 
         write_file("--out", &path, |mut file| {
             let error = write_text("--out", &path, "other").expect_err("it is being written");
-            assert_eq!(code(&error), 7, "{error}");
+            assert_eq!(exit::kind(&error, &[]), Kind::Busy, "{error}");
             assert!(error.to_string().contains("try again"), "{error}");
             file.write_all(b"own").and_then(|()| file.flush())?;
             Ok(())
@@ -306,7 +305,7 @@ mod tests {
             file.join("x.csv"),
         ] {
             let error = write_file("--out", &path, |_| Ok(())).expect_err("no place for a file");
-            assert_eq!(code(&error), 2, "{error}");
+            assert_eq!(exit::kind(&error, &[]), Kind::Usage, "{error}");
 
             let message = error_line(error.as_ref());
             assert!(
@@ -317,7 +316,7 @@ mod tests {
         }
 
         let full = cannot_write("--out", &file, io::ErrorKind::StorageFull.into());
-        assert_eq!(code(&full), 5);
+        assert_eq!(exit::kind(&full, &[]), Kind::NoSpace);
 
         write_file("--out", &file, |_| -> Result<()> { anyhow::bail!("no") })
             .expect_err("what writes it fails");

@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 pub use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use wavemill_schemas::exit::INTERRUPTED;
+use wavemill_schemas::exit::Kind;
 
 use crate::{exit, output};
 
@@ -140,7 +140,7 @@ pub fn end(message: &str) -> ! {
     if !message.is_empty() {
         exit::last_line(message);
     }
-    exit_now(INTERRUPTED)
+    exit_now(Kind::Interrupted.exit_code())
 }
 
 /// Ends the process at once with exit code `code`: `_exit` of C. No destructor and no exit handler runs, since a thread

@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgMatches, Command, FromArgMatches};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use wavemill_schemas::exit::USAGE;
+use wavemill_schemas::exit::Kind;
 use wavemill_schemas::local_path::require_local;
 
 use output::OutputArgs;
@@ -55,7 +55,8 @@ pub fn parse(
     parsed.map_err(|error| {
         // An error of the terminal cannot be reported on it.
         let _ = error.print();
-        error.exit_code().try_into().unwrap_or(USAGE)
+        let code = error.exit_code().try_into();
+        code.unwrap_or(Kind::Usage.exit_code())
     })
 }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use wavemill_schemas::text::shown;
 
+use wavemill_schemas::exit::PlainError;
+
 use super::exit::UsageError;
 
 /// Seconds between two lines of progress: short enough to see that a run is alive, long enough for the log of a day.
@@ -138,11 +140,6 @@ pub fn interval() -> Result<Duration, UsageError> {
     })
 }
 
-/// Error of a write to stdout.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write to stdout")]
-struct StdoutError(#[source] io::Error);
-
 /// Standard output, whose errors say that it is standard output.
 #[derive(Debug)]
 pub struct Stdout(io::Stdout);
@@ -153,7 +150,11 @@ pub fn stdout() -> Stdout {
 }
 
 fn of_stdout(error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), StdoutError(error))
+    let kind = error.kind();
+    io::Error::new(
+        kind,
+        PlainError::failed("cannot write to stdout").caused_by(error),
+    )
 }
 
 impl Write for Stdout {

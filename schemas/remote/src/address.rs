@@ -29,10 +29,7 @@ pub(crate) fn open(
     address: &str,
     is_input: bool,
 ) -> Result<(Box<dyn ObjectStore>, ObjectPath), RemoteError> {
-    let refused = |problem: String| RemoteError::Address {
-        address: address.to_owned(),
-        problem,
-    };
+    let refused = |problem: String| RemoteError::address(address, problem);
     let url = parsed(address, is_input)?;
     let found = match is_input && is_web(&url) {
         // `ObjectStoreScheme` would take some web servers for S3 or Azure, whose requests need credentials.
@@ -106,10 +103,8 @@ pub(crate) fn open(
 /// # Errors
 /// [`RemoteError::Address`].
 pub(crate) fn parsed(address: &str, is_input: bool) -> Result<Url, RemoteError> {
-    let url = Url::parse(address).map_err(|error| RemoteError::Address {
-        address: address.to_owned(),
-        problem: format!("not an address: {error}"),
-    })?;
+    let url = Url::parse(address)
+        .map_err(|error| RemoteError::address(address, format!("not an address: {error}")))?;
     // An address in Azure may have its container before the `@`.
     let has_container = matches!(url.scheme(), "az" | "abfs" | "abfss");
     let has_user = url.password().is_some() || !(has_container || url.username().is_empty());
@@ -138,10 +133,8 @@ pub(crate) fn parsed(address: &str, is_input: bool) -> Result<Url, RemoteError> 
         "s3" | "gs" => Position::AfterFragment,
         _ => Position::AfterPath,
     };
-    Err(RemoteError::Address {
-        address: format!("{}://{}", url.scheme(), &url[begin..end]),
-        problem: problem.to_owned(),
-    })
+    let address = format!("{}://{}", url.scheme(), &url[begin..end]);
+    Err(RemoteError::address(address, problem))
 }
 
 /// Returns the name of the server of a store's address.

@@ -14,6 +14,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use wavemill_schemas::durable::{TemporaryPath, if_there, random_token};
+use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::manifest::FileEntry;
 use wavemill_schemas::size::parse_bytes;
 use wavemill_schemas::version_name::TAGS_FOLDER;
@@ -254,7 +255,7 @@ impl Mirror {
     /// Copies `files` that are not copied yet. A file that does not exist has no copy afterwards.
     ///
     /// # Errors
-    /// [`RemoteError::Damaged`] if the content of a file differs from its entry; [`RemoteError::CacheLimit`]; errors of
+    /// [`RemoteError::Damaged`] if the content of a file differs from its entry; [`RemoteError::Copies`]; errors of
     /// requests and of writing.
     pub fn fetch(&self, files: &[&FileEntry]) -> Result<(), RemoteError> {
         self.fetch_below(files, limit_bytes()?)
@@ -335,10 +336,9 @@ fn cache_folder() -> Result<PathBuf, RemoteError> {
     let folder = given("WAVEMILL_CACHE")
         .or_else(|| Some(given("XDG_CACHE_HOME")?.join("wavemill")))
         .or_else(|| Some(given("HOME")?.join(".cache/wavemill")));
-    folder.ok_or_else(|| RemoteError::Address {
-        address: "WAVEMILL_CACHE".to_owned(),
-        problem: "name a folder for local copies of remote files in this environment variable"
-            .to_owned(),
+    folder.ok_or_else(|| {
+        let problem = "name a folder for local copies of remote files in this environment variable";
+        RemoteError::address("WAVEMILL_CACHE", problem)
     })
 }
 
@@ -347,9 +347,8 @@ fn limit_bytes() -> Result<u64, RemoteError> {
     let Ok(limit) = env::var("WAVEMILL_CACHE_LIMIT") else {
         return Ok(LIMIT_BYTES);
     };
-    let bytes = parse_bytes(&limit).map_err(|problem| RemoteError::Address {
-        address: format!("WAVEMILL_CACHE_LIMIT={limit}"),
-        problem,
+    let bytes = parse_bytes(&limit).map_err(|problem| {
+        RemoteError::address(format!("WAVEMILL_CACHE_LIMIT={limit}"), problem)
     })?;
     Ok(bytes as u64)
 }
@@ -372,13 +371,11 @@ fn mark(folder: &Path, address: &str) -> Result<(), RemoteError> {
         !path.is_symlink() && (is_known || is_new_mark(path))
     };
     if folder.is_symlink() || !entries(folder)?.iter().all(is_copied) {
-        return Err(RemoteError::Address {
-            address: folder.display().to_string(),
-            problem: format!(
-                "not a folder of local copies, which has the file {MARK}: move it to another place, or choose another \
-                 folder with WAVEMILL_CACHE"
-            ),
-        });
+        let problem = format!(
+            "not a folder of local copies, which has the file {MARK}: move it to another place, or choose another \
+             folder with WAVEMILL_CACHE"
+        );
+        return Err(RemoteError::address(folder.to_string_lossy(), problem));
     }
 
     fs::create_dir_all(folder).map_err(RemoteError::copy_at(folder, "create"))?;
@@ -399,10 +396,10 @@ fn require_no_links(root: &Path) -> Result<(), RemoteError> {
     folders.extend(entries(&root.join(DATA_FOLDER))?);
     match folders.into_iter().find(|folder| folder.is_symlink()) {
         None => Ok(()),
-        Some(link) => Err(RemoteError::Address {
-            address: link.display().to_string(),
-            problem: "a symbolic link in a folder of local copies: remove it".to_owned(),
-        }),
+        Some(link) => {
+            let problem = "a symbolic link in a folder of local copies: remove it";
+            Err(RemoteError::address(link.to_string_lossy(), problem))
+        }
     }
 }
 
@@ -445,11 +442,12 @@ fn make_room(folder: &Path, bytes: u64, limit_bytes: u64) -> Result<(), RemoteEr
     // Copies that other processes may read again are not removed in vain.
     let needed_bytes = total - bytes_of(&copies);
     if needed_bytes > limit_bytes {
-        return Err(RemoteError::CacheLimit {
-            path: folder.to_owned(),
-            needed_bytes,
-            limit_bytes,
-        });
+        let message = format!(
+            "{}: the local copies that this process needs take {needed_bytes} bytes, and the limit is {limit_bytes}: raise \
+             it with WAVEMILL_CACHE_LIMIT, such as 200GiB",
+            folder.display()
+        );
+        return Err(PlainError::usage(message).into());
     }
 
     copies.sort_by_key(|copy| copy.used);
@@ -701,13 +699,7 @@ mod tests {
         make_room(folder, 20, 50).expect("room");
         assert!(!older.exists() && old.exists());
         let error = make_room(folder, 31, 50).expect_err("two files must stay");
-        assert!(matches!(
-            error,
-            RemoteError::CacheLimit {
-                needed_bytes: 51,
-                ..
-            }
-        ));
+        assert!(error.to_string().contains("needs take 51 bytes"), "{error}");
         assert!(old.exists() && used.exists() && recent.exists());
 
         make_room(folder, 30, 50).expect("room");

@@ -15,6 +15,7 @@ use object_store::client::{
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{NoProxy, Proxy, StatusCode, Url, tls};
 use tokio::runtime::Handle;
+use wavemill_schemas::exit::PlainError;
 
 use crate::PART_BYTES;
 
@@ -70,24 +71,14 @@ impl HttpService for Client {
         let answer = client.call(request).await?;
         match answer.status() {
             // `object_store` would repeat the request like one to a server that is busy.
-            StatusCode::NOT_IMPLEMENTED => Err(HttpError::new(HttpErrorKind::Unknown, Unsupported)),
+            StatusCode::NOT_IMPLEMENTED => {
+                let problem = "the server does not support this request (501 Not Implemented)";
+                let kind = HttpErrorKind::Unknown;
+                Err(HttpError::new(kind, PlainError::failed(problem)))
+            }
             _ => Ok(answer),
         }
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the server does not support this request (501 Not Implemented)")]
-struct Unsupported;
-
-/// A redirect to another server, which could be any: the session token is not sent there, and its answer not believed.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the server redirects to another one, {origin}, which is not followed: give the address there, or check \
-     AWS_ENDPOINT and AWS_REGION"
-)]
-struct OtherServer {
-    origin: String,
 }
 
 fn client(options: &ClientOptions, stall_time: Duration) -> object_store::Result<reqwest::Client> {
@@ -141,8 +132,12 @@ fn follow(attempt: Attempt<'_>) -> Action {
         .last()
         .is_some_and(|from| is_same_server(from, attempt.url()));
     if !is_same {
+        // The other server could be any: the session token is not sent there, and its answer not believed.
         let origin = attempt.url().origin().ascii_serialization();
-        return attempt.error(OtherServer { origin });
+        return attempt.error(format!(
+            "the server redirects to another one, {origin}, which is not followed: give the address there, or check \
+             AWS_ENDPOINT and AWS_REGION"
+        ));
     }
     match attempt.previous().len() > REDIRECTS {
         true => attempt.error("too many redirects"),

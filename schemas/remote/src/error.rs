@@ -2,9 +2,10 @@
 
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 
 use object_store::client::{HttpError, HttpErrorKind};
+use wavemill_schemas::exit::{Classified, Kind, PlainError};
 
 /// Variable with the time within which a request is repeated.
 pub(crate) const RETRY_SECONDS: &str = "WAVEMILL_RETRY_SECONDS";
@@ -13,62 +14,49 @@ pub(crate) const TIMEOUT_SECONDS: &str = "WAVEMILL_TIMEOUT_SECONDS";
 
 /// The error type for folders in object stores.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the fields
 pub enum RemoteError {
     /// The address is not supported, or an option in the environment is not valid.
     #[error("{address}: {problem}")]
-    Address {
-        /// The address as the user wrote it.
-        address: String,
-        /// Description of the problem and its remedy.
-        problem: String,
-    },
+    Address { address: String, problem: String },
     /// A request failed, also after it was repeated.
     #[error("{address}: cannot {action}: {problem}")]
     Request {
-        /// Address of the object or folder.
         address: String,
-        /// The failed operation, such as `read`.
         action: &'static str,
-        /// Description of the problem and its remedy.
         problem: String,
     },
     /// An object differs from the file that was committed.
     #[error("{address}: {problem}")]
-    Damaged {
-        /// Address of the object.
-        address: String,
-        /// Description of the difference.
-        problem: String,
-    },
-    /// A local copy cannot be written.
-    #[error("{path}: cannot {action}: choose a folder for local copies with WAVEMILL_CACHE")]
-    Copy {
-        /// Path of the local copy.
-        path: PathBuf,
-        /// The failed operation, such as `write`.
-        action: &'static str,
-        /// The error of the operating system.
-        source: io::Error,
-    },
-    /// The files that this process reads take more space than the local copies may take.
-    #[error(
-        "{path}: the local copies that this process needs take {needed_bytes} bytes, and the limit is {limit_bytes}: raise \
-         it with WAVEMILL_CACHE_LIMIT, such as 200GiB"
-    )]
-    CacheLimit {
-        /// Folder of the local copies.
-        path: PathBuf,
-        /// Size of the copies that this process needs.
-        needed_bytes: u64,
-        /// Maximum size of all copies.
-        limit_bytes: u64,
-    },
+    Damaged { address: String, problem: String },
+    /// Local copies cannot be written, or do not fit.
+    #[error(transparent)]
+    Copies(#[from] PlainError),
 }
 
 /// Beginning of the problem of a request that was refused.
 pub(crate) const NOT_PERMITTED: &str = "not permitted";
 
+impl Classified for RemoteError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Address { .. } => Kind::Usage,
+            Self::Damaged { .. } => Kind::Damaged,
+            Self::Request { .. } => Kind::Failed,
+            Self::Copies(error) => error.kind(),
+        }
+    }
+}
+
 impl RemoteError {
+    /// Creates the error for an address or a variable of the environment that is not valid.
+    pub(crate) fn address(address: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Address {
+            address: address.into(),
+            problem: problem.into(),
+        }
+    }
+
     /// Creates the error for a failed request.
     pub(crate) fn of_request(
         action: &'static str,
@@ -116,15 +104,14 @@ impl RemoteError {
     }
 
     /// Creates a function that adds the path and the failed operation to an I/O error.
-    pub(crate) fn copy_at(
-        path: &std::path::Path,
-        action: &'static str,
-    ) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn copy_at(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Copy {
-            path,
-            action,
-            source,
+        move |source| {
+            let message = format!(
+                "{}: cannot {action}: choose a folder for local copies with WAVEMILL_CACHE",
+                path.display()
+            );
+            PlainError::failed(message).caused_by(source).into()
         }
     }
 }

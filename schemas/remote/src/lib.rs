@@ -367,7 +367,7 @@ impl Remote {
     /// their names when they are complete and have the expected content.
     ///
     /// # Errors
-    /// [`RemoteError::Request`], [`RemoteError::Copy`], [`RemoteError::Damaged`] for the first copy that fails.
+    /// [`RemoteError::Request`], [`RemoteError::Copies`], [`RemoteError::Damaged`] for the first copy that fails.
     pub fn download(&self, copies: Vec<Download>) -> Result<Vec<bool>, RemoteError> {
         let this = self.clone();
         wait(async move {
@@ -510,7 +510,7 @@ impl Remote {
     /// Writes files as objects, several at a time. Large files are sent in parts.
     ///
     /// # Errors
-    /// [`RemoteError::Request`], [`RemoteError::Copy`] for the first file that fails.
+    /// [`RemoteError::Request`], [`RemoteError::Copies`] for the first file that fails.
     pub fn upload(&self, files: Vec<(PathBuf, String)>) -> Result<(), RemoteError> {
         let this = self.clone();
         wait(async move {

@@ -58,8 +58,8 @@ fn number(name: &str, most: u64) -> Result<Option<u64>, RemoteError> {
         .parse()
         .ok()
         .filter(|number| (1..=most).contains(number));
-    number.map(Some).ok_or_else(|| RemoteError::Address {
-        address: format!("{name}={text}"),
-        problem: format!("must be a whole number from 1 to {most}"),
+    number.map(Some).ok_or_else(|| {
+        let problem = format!("must be a whole number from 1 to {most}");
+        RemoteError::address(format!("{name}={text}"), problem)
     })
 }

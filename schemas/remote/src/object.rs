@@ -38,10 +38,7 @@ impl Object {
         };
 
         let folder = Remote::input(parent).map_err(|error| match error {
-            RemoteError::Address { problem, .. } => RemoteError::Address {
-                address: address.to_owned(),
-                problem,
-            },
+            RemoteError::Address { problem, .. } => RemoteError::address(address, problem),
             error => error,
         })?;
         let found = folder.find(&name)?;

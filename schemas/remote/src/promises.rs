@@ -36,14 +36,12 @@ impl Remote {
     }
 
     fn unfit(&self, problem: &str) -> RemoteError {
-        RemoteError::Address {
-            address: self.address().to_owned(),
-            problem: format!(
-                "the server {} {problem}, so that a commit could replace another one: use a server with conditional \
-                 writes (for Google Cloud Storage, a gs:// address), or write a store in a folder and copy it",
-                server(self.address())
-            ),
-        }
+        let problem = format!(
+            "the server {} {problem}, so that a commit could replace another one: use a server with conditional writes \
+             (for Google Cloud Storage, a gs:// address), or write a store in a folder and copy it",
+            server(self.address())
+        );
+        RemoteError::address(self.address(), problem)
     }
 
     /// Checks that an object has the content with which it was written.

@@ -102,7 +102,7 @@ impl StreamedFile {
                 let (remote, name, bytes) = (file.remote.clone(), file.name.clone(), file.bytes);
                 requests.push(async move {
                     let read = remote.read_committed(&name, range, bytes).await?;
-                    Ok((place, read))
+                    Ok::<_, RemoteError>((place, read))
                 });
             }
         }

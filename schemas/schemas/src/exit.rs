@@ -1,4 +1,4 @@
-//! Exit codes, and errors of the operating system for which all programs use the same exit code.
+//! What errors mean for a user ([`Kind`]), and errors of the operating system that mean the same in all programs.
 
 use std::error::Error;
 use std::io;
@@ -31,15 +31,15 @@ impl Kind {
     /// Returns the exit code of both programs for an error of this kind.
     pub const fn exit_code(self) -> u8 {
         match self {
-            Self::Failed => FAILED,
-            Self::Usage => USAGE,
-            Self::Damaged => DAMAGED,
-            Self::OtherPlan => OTHER_PLAN,
-            Self::NoSpace => NO_SPACE,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Damaged => 3,
+            Self::OtherPlan => 4,
+            Self::NoSpace => 5,
             Self::LostRank => 6,
-            Self::Busy => BUSY,
-            Self::Unfinished => UNFINISHED,
-            Self::Interrupted => INTERRUPTED,
+            Self::Busy => 7,
+            Self::Unfinished => 9,
+            Self::Interrupted => 130,
         }
     }
 }
@@ -50,33 +50,70 @@ pub trait Classified: Error {
     fn kind(&self) -> Kind;
 }
 
-/// Exit code of every failure that has no exit code of its own.
-pub const FAILED: u8 = 1;
+/// An error by which no code decides: its message says what is wrong, where, and what to do. Errors of a crate by which
+/// code decides are variants of an enum of that crate.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct PlainError {
+    kind: Kind,
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
 
-/// Exit code of wrong usage, a wrong recipe or configuration, and inputs or stores that do not exist.
-pub const USAGE: u8 = 2;
+impl PlainError {
+    /// Creates an error of any kind, without a cause.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+        }
+    }
 
-/// Exit code if files of a store or a run are damaged.
-pub const DAMAGED: u8 = 3;
+    /// Creates an error of the kind [`Kind::Failed`].
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(Kind::Failed, message)
+    }
 
-/// Exit code if a store or a run belongs to another plan.
-pub const OTHER_PLAN: u8 = 4;
+    /// Creates an error of the kind [`Kind::Usage`].
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
 
-/// Exit code if the disk is full, the file system is read-only, or the user lacks a permission. See [`is_no_space`] and
-/// [`is_denied`].
-pub const NO_SPACE: u8 = 5;
+    /// Returns this error with a cause, whose message follows in texts.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}
 
-/// Exit code if another process holds the store's lock. Exit code 6 is used by the trainer.
-pub const BUSY: u8 = 7;
+impl Classified for PlainError {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+}
 
-/// Exit code of a preview of a run that has nothing to do.
+/// Exit code of [`Kind::Failed`].
+pub const FAILED: u8 = Kind::Failed.exit_code();
+
+/// Exit code of [`Kind::Usage`].
+pub const USAGE: u8 = Kind::Usage.exit_code();
+
+/// Exit code of [`Kind::Damaged`].
+pub const DAMAGED: u8 = Kind::Damaged.exit_code();
+
+/// Exit code of [`Kind::OtherPlan`].
+pub const OTHER_PLAN: u8 = Kind::OtherPlan.exit_code();
+
+/// Exit code of [`Kind::NoSpace`].
+pub const NO_SPACE: u8 = Kind::NoSpace.exit_code();
+
+/// Exit code of [`Kind::Interrupted`]: 128 + SIGINT.
+pub const INTERRUPTED: u8 = Kind::Interrupted.exit_code();
+
+/// Exit code of a preview of a run that has nothing to do, which is not an error.
 pub const NOTHING_TO_DO: u8 = 8;
-
-/// Exit code of a commit whose shards are not all finished: run the missing parts, then commit again.
-pub const UNFINISHED: u8 = 9;
-
-/// Exit code after an interruption by a signal: 128 + SIGINT.
-pub const INTERRUPTED: u8 = 130;
 
 /// Reports whether `cause`, one error of a chain, means that a file cannot be written: the disk is full, a quota or the
 /// maximum file size is exceeded, or the file system is read-only.
@@ -110,15 +147,15 @@ pub fn is_denied(cause: &(dyn Error + 'static)) -> bool {
     }) || os_code(cause).is_some_and(|code| DENIED_CODES.contains(&code))
 }
 
-/// Returns the exit code of an error that a fault of the machine or a missing permission has caused: whatever failed, its
-/// file is neither damaged nor the wrong one.
-pub fn of_machine(error: &(dyn Error + 'static)) -> Option<u8> {
+/// Returns the kind of an error that a fault of the machine or a missing permission has caused: whatever failed, its file
+/// is neither damaged nor the wrong one.
+pub fn of_machine(error: &(dyn Error + 'static)) -> Option<Kind> {
     let causes = || std::iter::successors(Some(error), |&cause| cause.source());
-    // A full disk can cause errors of every kind, so its exit code takes precedence.
+    // A full disk can cause errors of every kind, so this kind takes precedence.
     if causes().any(|cause| is_no_space(cause) || is_denied(cause)) {
-        return Some(NO_SPACE);
+        return Some(Kind::NoSpace);
     }
-    causes().any(is_machine_fault).then_some(FAILED)
+    causes().any(is_machine_fault).then_some(Kind::Failed)
 }
 
 /// Reports whether `cause`, one error of a chain, means that the machine failed to read or write, and not that a file
@@ -194,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_permissions_have_one_code() {
+    fn missing_permissions_have_one_kind() {
         let denied = || io::Error::from_raw_os_error(13);
         for error in [
             denied(),
@@ -203,13 +240,16 @@ mod tests {
             io::Error::other(format!("External: {}: check it", denied())),
         ] {
             assert!(is_denied(&error), "{error}");
-            assert_eq!(of_machine(&error), Some(NO_SPACE), "{error}");
+            assert_eq!(of_machine(&error), Some(Kind::NoSpace), "{error}");
         }
         assert!(is_machine_fault(&denied()));
 
         let refused = io::Error::new(io::ErrorKind::PermissionDenied, "another token");
         assert_eq!(of_machine(&refused), None);
-        assert_eq!(of_machine(&io::Error::from_raw_os_error(5)), Some(FAILED));
+        assert_eq!(
+            of_machine(&io::Error::from_raw_os_error(5)),
+            Some(Kind::Failed)
+        );
         assert_eq!(of_machine(&io::Error::from_raw_os_error(2)), None);
     }
 }

@@ -3,21 +3,17 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-/// The error type for a remote address where a local path is expected.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be a path on this machine, not an address with `{scheme}://`")]
-pub struct RemotePath {
-    /// Scheme of the address, the part before `://`.
-    scheme: String,
-}
+use crate::exit::PlainError;
 
 /// Returns `path`, unless it begins with a scheme such as `s3://`, which the file system would treat as a folder `s3:`.
 ///
 /// # Errors
-/// [`RemotePath`] if the path begins with such a scheme.
-pub fn require_local(path: PathBuf) -> Result<PathBuf, RemotePath> {
+/// An error if the path begins with such a scheme.
+pub fn require_local(path: PathBuf) -> Result<PathBuf, PlainError> {
     match scheme(path.as_os_str()) {
-        Some(scheme) => Err(RemotePath { scheme }),
+        Some(scheme) => Err(PlainError::usage(format!(
+            "must be a path on this machine, not an address with `{scheme}://`"
+        ))),
         None => Ok(path),
     }
 }
@@ -43,17 +39,11 @@ mod tests {
             "HTTPS://x",
             "abfs+x.1-y://",
         ] {
-            let refused = require_local(address.into());
-            let scheme = address
-                .split("://")
-                .next()
-                .expect("a part before the separator");
+            let refused = require_local(address.into()).expect_err(address);
+            let (scheme, _) = address.split_once("://").expect("a scheme");
             assert_eq!(
-                refused,
-                Err(RemotePath {
-                    scheme: scheme.to_owned()
-                }),
-                "{address}"
+                refused.to_string(),
+                format!("must be a path on this machine, not an address with `{scheme}://`")
             );
         }
 
@@ -67,7 +57,7 @@ mod tests {
             "://c",
             "-",
         ] {
-            assert_eq!(require_local(path.into()), Ok(path.into()), "{path}");
+            assert_eq!(require_local(path.into()).expect(path), PathBuf::from(path));
         }
     }
 }

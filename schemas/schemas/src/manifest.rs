@@ -25,15 +25,15 @@ pub fn sealed(json: &str) -> String {
 /// it.
 ///
 /// # Errors
-/// [`ManifestError::Encoding`], [`ManifestError::Checksum`] or [`ManifestError::Json`] if the file is damaged.
+/// [`ManifestError::Damaged`] or [`ManifestError::Json`] if the file is damaged.
 pub fn from_sealed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ManifestError> {
     let text = utf8(bytes)?;
     let json = match text.split_once('\n') {
         Some((json, _)) if sealed(json) == text => json,
         Some(_) => {
-            return Err(ManifestError::Checksum {
-                problem: "the checksum in the second line does not match",
-            });
+            return Err(ManifestError::checksum(
+                "the checksum in the second line does not match",
+            ));
         }
         None => text,
     };
@@ -42,50 +42,42 @@ pub fn from_sealed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ManifestError
 
 /// The error type for reading manifests and receipts.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the fields
 pub enum ManifestError {
-    /// The file is not valid UTF-8.
-    #[error("not UTF-8 from byte {at} on")]
-    Encoding {
-        /// Offset of the first invalid byte, from 0.
-        at: usize,
-    },
-    /// The file is not the expected JSON.
-    #[error("not the JSON of a wavemill store")]
-    Json(#[from] serde_json::Error),
     /// The file was written by an earlier or a later version of wavemill; the file is not damaged.
     #[error(
         "format version {found} is not supported: this version of wavemill reads {FORMAT_VERSION}"
     )]
-    OtherFormat {
-        /// Format version in the manifest or receipt.
-        found: u64,
-    },
-    /// The content of the file differs from the committed content.
-    #[error("{problem}: the content differs from what was committed")]
-    Checksum {
-        /// Description of how the checksum is wrong.
-        problem: &'static str,
-    },
-    /// The file contains a number that cannot be right.
-    #[error("{problem}: no program has written it")]
-    Number {
-        /// Description of the number.
-        problem: &'static str,
-    },
-    /// A part of the manifest does not match the hash of this part in the manifest's identity.
-    #[error("the {part} does not match its hash in the identity")]
-    Identity {
-        /// Name of the part that does not match.
-        part: &'static str,
-    },
+    OtherFormat { found: u64 },
     /// The file contains a name that could lead out of the store, or that is not valid in a store.
     #[error("it contains the name {name:?}, which {problem}")]
-    Name {
-        /// The name or path, as written in the file.
-        name: String,
-        /// Description of the problem with the name.
-        problem: &'static str,
-    },
+    Name { name: String, problem: &'static str },
+    /// The file is not the expected JSON.
+    #[error("not the JSON of a wavemill store")]
+    Json(#[from] serde_json::Error),
+    /// The content of the file differs from the committed content.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl ManifestError {
+    /// Creates the error for a wrong checksum.
+    fn checksum(problem: &str) -> Self {
+        let message = format!("{problem}: the content differs from what was committed");
+        Self::Damaged(message)
+    }
+
+    /// Creates the error for a number that cannot be right.
+    fn number(problem: &str) -> Self {
+        Self::Damaged(format!("{problem}: no program has written it"))
+    }
+
+    /// Creates the error for a part that does not match its hash in the identity.
+    fn identity(part: &str) -> Self {
+        Self::Damaged(format!(
+            "the {part} does not match its hash in the identity"
+        ))
+    }
 }
 
 /// Returns what a store needs whose format is `found`, for the error [`ManifestError::OtherFormat`].
@@ -149,18 +141,16 @@ impl Manifest {
                 *version = FORMAT_VERSION.into();
             }
             if take_checksum(&mut value).is_ok() {
-                return Err(ManifestError::Checksum {
-                    problem: "format_version does not match manifest_blake3",
-                });
+                return Err(ManifestError::checksum(
+                    "format_version does not match manifest_blake3",
+                ));
             }
             return Err(ManifestError::OtherFormat { found });
         }
 
         // The checksum does not cover the notation of numbers and white space.
         if canonical::to_json(&value)? + "\n" != text {
-            return Err(ManifestError::Checksum {
-                problem: "not written in the canonical form",
-            });
+            return Err(ManifestError::checksum("not written in the canonical form"));
         }
         // Verify the checksum before the fields are parsed: it also covers keys that this version does not know.
         take_checksum(&mut value)?;
@@ -181,7 +171,7 @@ impl Manifest {
         let mut features = self.features.iter();
         if !features.all(|feature| feature.has_room_for(rows(&feature.name))) {
             let problem = "a feature has a shape, a rate or a hop that no row can have";
-            return Err(ManifestError::Number { problem });
+            return Err(ManifestError::number(problem));
         }
         for target in &self.targets {
             let n_classes = target.classes.len();
@@ -191,7 +181,7 @@ impl Manifest {
                 .any(|counts| counts.len() != n_classes)
             {
                 let problem = "a target has other classes than counts";
-                return Err(ManifestError::Number { problem });
+                return Err(ManifestError::number(problem));
             }
         }
         Ok(())
@@ -231,7 +221,7 @@ fn check_sums(manifest: &Value) -> Result<(), ManifestError> {
     let sums = parts.map(|part| sum(&manifest[part]) >> 53);
     if sums != [0; 5] {
         let problem = "its sizes and counts exceed those of any store";
-        return Err(ManifestError::Number { problem });
+        return Err(ManifestError::number(problem));
     }
     Ok(())
 }
@@ -246,7 +236,7 @@ fn take_checksum(manifest: &mut Value) -> Result<(), ManifestError> {
         Some(_) => "manifest_blake3 does not match",
         None => "manifest_blake3 is missing",
     };
-    Err(ManifestError::Checksum { problem })
+    Err(ManifestError::checksum(problem))
 }
 
 /// Compares recipe and engine with their hashes in the identity, and the plan id with the hash of the identity.
@@ -256,14 +246,14 @@ fn check_identity(manifest: &Value) -> Result<(), ManifestError> {
     let identity = &manifest["identity"];
     for part in ["recipe", "engine"] {
         if identity[part] != canonical::id(&manifest[part])? {
-            return Err(ManifestError::Identity { part });
+            return Err(ManifestError::identity(part));
         }
     }
 
     // The plan id covers all hashes of the identity, including hashes that cannot be recomputed here.
     let plan_id = canonical::id(identity)?;
     if manifest["plan_id"] != plan_id[..PLAN_ID_DIGITS] {
-        return Err(ManifestError::Identity { part: "plan_id" });
+        return Err(ManifestError::identity("plan_id"));
     }
     Ok(())
 }
@@ -514,7 +504,7 @@ impl FileEntry {
         let offset = self.footer.as_ref().map(|footer| footer.offset);
         if offset.is_some_and(|offset| offset > self.bytes) {
             let problem = "a file's footer is behind its end";
-            return Err(ManifestError::Number { problem });
+            return Err(ManifestError::number(problem));
         }
 
         // The name of the table or feature becomes a part of paths in later plans.
@@ -642,17 +632,17 @@ impl Receipt {
 
         let has_all_sums = |partial: &Partial| partial.sum.len() == partial.sum_squares.len();
         if !receipt.partials.iter().all(has_all_sums) {
-            return Err(ManifestError::Checksum {
-                problem: "the numbers of sums and of sums of squares differ",
-            });
+            return Err(ManifestError::checksum(
+                "the numbers of sums and of sums of squares differ",
+            ));
         }
         Ok(receipt)
     }
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, ManifestError> {
-    std::str::from_utf8(bytes).map_err(|error| ManifestError::Encoding {
-        at: error.valid_up_to(),
+    std::str::from_utf8(bytes).map_err(|error| {
+        ManifestError::Damaged(format!("not UTF-8 from byte {} on", error.valid_up_to()))
     })
 }
 

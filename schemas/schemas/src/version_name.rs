@@ -7,6 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::exit::PlainError;
 use crate::manifest::sealed;
 
 /// Folder of the tags, relative to the store.
@@ -18,59 +19,18 @@ pub const TAG_FILE_BYTES_MAX: u64 = 128;
 /// Maximum length of a tag in characters.
 const TAG_CHARS_MAX: usize = 64;
 
+/// Message for a text that contains characters that tags may not contain, or is too long.
+const CHARACTERS: &str = "a tag has at most 64 letters (a-z, A-Z), digits, `.`, `_` and `-`, and starts with a letter or a \
+                          digit";
+
+/// Message for a text of digits only, which is a version number and not a tag.
+const ALL_DIGITS: &str = "a name of digits only is a version number: a tag needs another character";
+
+/// Message for a number that exceeds the maximum version number.
+const TOO_LARGE: &str = "the version number is too large";
+
 /// Maximum number of tags listed in an error message.
 const NAMED_MAX: usize = 10;
-
-/// The error type for invalid version names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
-    /// The text contains characters that tags may not contain, or is too long.
-    #[error(
-        "a tag has at most 64 letters (a-z, A-Z), digits, `.`, `_` and `-`, and starts with a letter or a digit"
-    )]
-    Characters,
-    /// The text consists of digits only, so it is a version number and not a tag.
-    #[error("a name of digits only is a version number: a tag needs another character")]
-    AllDigits,
-    /// The number exceeds the maximum version number.
-    #[error("the version number is too large")]
-    TooLarge,
-}
-
-/// A reason why a tag does not name a version that can be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TagProblem {
-    /// The tag's file does not contain a version number as written by [`tag_text`].
-    #[error("it does not contain a version number and its checksum")]
-    Content,
-    /// The version with the number in the tag's file does not exist.
-    #[error("it refers to version {version}, which does not exist")]
-    NoVersion {
-        /// Number of the version in the tag's file.
-        version: u64,
-    },
-    /// The data of the tag's version was removed. A tag normally prevents this, so it did not exist at that time.
-    #[error("it names version {version}, whose data was removed by `wavemill gc`")]
-    Collected {
-        /// Number of the version in the tag's file.
-        version: u64,
-    },
-    /// The name of the tag's file is not a valid tag.
-    #[error("the file name is not a valid tag")]
-    Name,
-}
-
-impl TagProblem {
-    /// Returns advice for solving the problem with the tag.
-    pub const fn remedy(self) -> &'static str {
-        match self {
-            Self::Content | Self::NoVersion { .. } | Self::Collected { .. } => {
-                "set the tag again with `wavemill tag VERSION NAME`, or remove the file"
-            }
-            Self::Name => "remove the file",
-        }
-    }
-}
 
 /// A valid tag: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, but not only digits. It is therefore a valid name of a visible file,
 /// and not a number.
@@ -85,19 +45,19 @@ impl TagName {
 }
 
 impl FromStr for TagName {
-    type Err = NameError;
+    type Err = PlainError;
 
-    fn from_str(text: &str) -> Result<Self, NameError> {
+    fn from_str(text: &str) -> Result<Self, PlainError> {
         let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
         let is_made_well = text
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
         if !starts_well || !is_made_well || text.len() > TAG_CHARS_MAX {
-            return Err(NameError::Characters);
+            return Err(PlainError::usage(CHARACTERS));
         }
 
         if is_number(text) {
-            return Err(NameError::AllDigits);
+            return Err(PlainError::usage(ALL_DIGITS));
         }
         Ok(Self(text.to_owned()))
     }
@@ -119,11 +79,11 @@ pub enum VersionName {
 }
 
 impl FromStr for VersionName {
-    type Err = NameError;
+    type Err = PlainError;
 
-    fn from_str(text: &str) -> Result<Self, NameError> {
+    fn from_str(text: &str) -> Result<Self, PlainError> {
         if is_number(text) {
-            let number = text.parse().map_err(|_| NameError::TooLarge)?;
+            let number = text.parse().map_err(|_| PlainError::usage(TOO_LARGE))?;
             return Ok(Self::Number(number));
         }
         Ok(Self::Tag(text.parse()?))
@@ -195,20 +155,19 @@ mod tests {
             "", ".", "..", ".a", "-a", "_a", "a/b", "../a", "a b", "a\n", "é", "a\u{301}",
             &too_long,
         ] {
-            assert_eq!(
-                bad.parse::<TagName>(),
-                Err(NameError::Characters),
-                "{bad:?}"
-            );
+            let refused = bad.parse::<TagName>().expect_err(bad);
+            assert_eq!(refused.to_string(), CHARACTERS, "{bad:?}");
         }
         for number in ["0", "7", "2026", "99999999999999999999999"] {
-            assert_eq!(number.parse::<TagName>(), Err(NameError::AllDigits));
+            let refused = number.parse::<TagName>().expect_err(number);
+            assert_eq!(refused.to_string(), ALL_DIGITS);
         }
     }
 
     #[test]
     fn a_version_is_named_by_number_or_tag() {
-        assert_eq!("007".parse(), Ok(VersionName::Number(7)));
+        let number: VersionName = "007".parse().expect("a number");
+        assert_eq!(number, VersionName::Number(7));
         let tag: VersionName = "7a".parse().expect("a tag");
         assert!(matches!(&tag, VersionName::Tag(name) if name.as_str() == "7a"));
         assert_eq!(
@@ -216,10 +175,15 @@ mod tests {
             ("7".to_owned(), "7a".to_owned())
         );
 
-        let too_large = "99999999999999999999";
-        assert_eq!(too_large.parse::<VersionName>(), Err(NameError::TooLarge));
-        for bad in ["-1", "+1", "", "a/b"] {
-            assert_eq!(bad.parse::<VersionName>(), Err(NameError::Characters));
+        for (bad, problem) in [
+            ("99999999999999999999", TOO_LARGE),
+            ("-1", CHARACTERS),
+            ("+1", CHARACTERS),
+            ("", CHARACTERS),
+            ("a/b", CHARACTERS),
+        ] {
+            let refused = bad.parse::<VersionName>().expect_err(bad);
+            assert_eq!(refused.to_string(), problem);
         }
     }
 

@@ -5,58 +5,42 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use wavemill_remote::RemoteError;
+use wavemill_schemas::FORMAT_VERSION;
+use wavemill_schemas::exit::{Classified, Kind, PlainError};
 use wavemill_schemas::manifest::{ManifestError, remedy_of_format};
-use wavemill_schemas::version_name::TagProblem;
-use wavemill_schemas::{FORMAT_VERSION, exit};
 
 /// The error type for reading and writing a feature store.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the fields
 pub enum StoreError {
     /// A file system operation failed.
     #[error("{path}: cannot {action}")]
     Io {
-        /// The file or folder that was accessed.
         path: PathBuf,
-        /// The failed operation, such as `read`.
         action: &'static str,
-        /// The error of the operating system.
         source: io::Error,
     },
     /// The store, the version or the tag does not exist, or the version's data was removed on purpose.
     #[error("{path}: {problem}")]
-    Absent {
-        /// The root folder of the store.
-        path: PathBuf,
-        /// Description of the problem and its remedy.
-        problem: String,
-    },
+    Absent { path: PathBuf, problem: String },
     /// The format of the manifest is not the one that this program reads. The manifest is not damaged.
     #[error(
         "{path}: this store {}: its format version is {found}, and this wavemill reads {FORMAT_VERSION}",
         remedy_of_format(*found)
     )]
-    OtherFormat {
-        /// The path of the manifest.
-        path: PathBuf,
-        /// The format version of the manifest.
-        found: u64,
-    },
-    /// The tag does not name a version that can be read.
-    #[error("{path}: damaged tag: {problem}: {}", problem.remedy())]
+    OtherFormat { path: PathBuf, found: u64 },
+    /// The tag does not name a version that can be read. `is_content` states whether the bytes of its file are wrong.
+    #[error("{path}: {problem}")]
     Tag {
-        /// The path of the tag's file.
         path: PathBuf,
-        /// Description of the problem with the tag.
-        problem: TagProblem,
+        problem: String,
+        is_content: bool,
     },
     /// A file is missing, differs from the committed file, or is outside of the store.
     #[error("{path}: {problem}")]
     Damaged {
-        /// The path of the file or of the store.
         path: PathBuf,
-        /// Description of the problem and its remedy.
         problem: String,
-        /// The underlying error, if `problem` does not describe it.
         source: Option<ManifestError>,
     },
     /// A table of the latest version, which the next version needs, cannot be read.
@@ -65,62 +49,38 @@ pub enum StoreError {
          sides again with --resplit"
     )]
     Needed {
-        /// The path of the table's file.
         path: PathBuf,
-        /// The reason why the table cannot be read.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// Rows cannot be encoded, written, or read for copying.
-    #[error("{problem}")]
-    Rows {
-        /// Description of the problem and its location.
-        problem: String,
-        /// The underlying error.
         source: Box<dyn Error + Send + Sync>,
     },
     /// Another process holds the store's lock.
     #[error(
         "{path}: another wavemill is writing to this store: wait for it with --wait SECONDS, or stop it"
     )]
-    Locked {
-        /// Root folder of the store.
-        path: PathBuf,
-    },
-    /// A version or an unfinished plan in the store differs from the plan of this run.
-    #[error("{path}: {problem}")]
-    OtherPlan {
-        /// Root folder of the store.
-        path: PathBuf,
-        /// Description of the differences and the remedy.
-        problem: String,
-    },
+    Locked { path: PathBuf },
     /// An object store cannot be read.
     #[error(transparent)]
     Remote(#[from] RemoteError),
-    /// A JSON file of the store cannot be encoded, which does not happen.
-    #[error("store metadata")]
-    Json(#[from] serde_json::Error),
+    /// Another plan is in the store, or rows cannot be encoded, written, or read for copying.
+    #[error(transparent)]
+    Other(#[from] PlainError),
+}
+
+impl Classified for StoreError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Absent { .. } | Self::OtherFormat { .. } => Kind::Usage,
+            // A component of the path is a file instead of a folder.
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => Kind::Usage,
+            Self::Tag { .. } | Self::Damaged { .. } | Self::Needed { .. } => Kind::Damaged,
+            Self::Remote(error) => error.kind(),
+            Self::Locked { .. } => Kind::Busy,
+            Self::Io { .. } => Kind::Failed,
+            Self::Other(error) => error.kind(),
+        }
+    }
 }
 
 impl StoreError {
-    /// Returns the exit code of the command for this error.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Absent { .. } | Self::OtherFormat { .. } => exit::USAGE,
-            // A component of the path is a file instead of a folder.
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => exit::USAGE,
-            Self::Tag { .. } | Self::Damaged { .. } | Self::Needed { .. } => exit::DAMAGED,
-            Self::Remote(RemoteError::Address { .. } | RemoteError::CacheLimit { .. }) => {
-                exit::USAGE
-            }
-            Self::Remote(RemoteError::Damaged { .. }) => exit::DAMAGED,
-            Self::Remote(RemoteError::Request { .. } | RemoteError::Copy { .. }) => exit::FAILED,
-            Self::OtherPlan { .. } => exit::OTHER_PLAN,
-            Self::Locked { .. } => exit::BUSY,
-            Self::Io { .. } | Self::Rows { .. } | Self::Json(_) => exit::FAILED,
-        }
-    }
-
     /// Returns a function that adds the path and the failed operation to an I/O error.
     pub fn io_at(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
@@ -136,10 +96,7 @@ impl StoreError {
         problem: impl Into<String>,
     ) -> impl FnOnce(E) -> Self {
         let problem = problem.into();
-        move |source| Self::Rows {
-            problem,
-            source: source.into(),
-        }
+        move |source| PlainError::failed(problem).caused_by(source).into()
     }
 
     /// Returns a function that converts an error of parsing the manifest at `path` to [`StoreError::OtherFormat`] or
@@ -172,11 +129,27 @@ impl StoreError {
         }
     }
 
-    /// Creates [`StoreError::OtherPlan`].
+    /// Creates the error for a version or an unfinished plan in the store that differs from the plan of this run.
     pub fn other_plan(path: &Path, problem: String) -> Self {
-        Self::OtherPlan {
-            path: path.to_owned(),
-            problem,
+        let message = format!("{}: {problem}", path.display());
+        PlainError::new(Kind::OtherPlan, message).into()
+    }
+
+    /// Creates [`StoreError::Tag`] with the usual remedy.
+    pub(crate) fn tag(path: PathBuf, problem: &str, is_content: bool) -> Self {
+        Self::Tag {
+            path,
+            problem: format!(
+                "damaged tag: {problem}: set the tag again with `wavemill tag VERSION NAME`, or remove the file"
+            ),
+            is_content,
         }
+    }
+}
+
+impl From<serde_json::Error> for StoreError {
+    /// JSON files of the store can always be encoded.
+    fn from(error: serde_json::Error) -> Self {
+        PlainError::failed("store metadata").caused_by(error).into()
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use wavemill_schemas::durable::if_there;
 use wavemill_schemas::version_name::{
-    TAG_FILE_BYTES_MAX, TAGS_FOLDER, TagName, TagProblem, VersionName, tagged_version, tags_there,
+    TAG_FILE_BYTES_MAX, TAGS_FOLDER, TagName, VersionName, tagged_version, tags_there,
 };
 
 use crate::{StoreError, StoreFolder, list};
@@ -70,26 +70,25 @@ impl StoreFolder {
             return Ok(None);
         };
 
-        match self.check_tag(&content, versions) {
-            Ok(version) => Ok(Some(version)),
-            Err(problem) => Err(StoreError::Tag { path, problem }),
-        }
-    }
-
-    /// Returns the version number in the content of a tag's file. It must be one of `versions`.
-    fn check_tag(&self, content: &[u8], versions: &[u64]) -> Result<u64, TagProblem> {
-        let version = tagged_version(content).ok_or(TagProblem::Content)?;
+        let Some(version) = tagged_version(&content) else {
+            let problem = "it does not contain a version number and its checksum";
+            return Err(StoreError::tag(path, problem, true));
+        };
         if !versions.contains(&version) {
-            return Err(TagProblem::NoVersion { version });
+            let problem = format!("it refers to version {version}, which does not exist");
+            return Err(StoreError::tag(path, &problem, false));
         }
 
         // A damaged manifest or folder does not make the tag invalid; the caller reports it when reading the version.
         if let Ok(committed) = self.read(version)
             && let Ok(true) = self.was_collected(&committed, versions)
         {
-            return Err(TagProblem::Collected { version });
+            // A tag normally prevents this, so it did not exist at that time.
+            let problem =
+                format!("it names version {version}, whose data was removed by `wavemill gc`");
+            return Err(StoreError::tag(path, &problem, false));
         }
-        Ok(version)
+        Ok(Some(version))
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use parquet::errors::ParquetError;
-use wavemill_schemas::exit;
+use wavemill_schemas::exit::{self, Classified};
 use wavemill_versions::{RemoteError, StoreError};
 
 /// The error type of this crate.
@@ -53,7 +53,7 @@ impl DatasetError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Store(StoreError::Io { .. }) | Self::Other { .. } => exit::FAILED,
-            Self::Store(error) => error.exit_code(),
+            Self::Store(error) => error.kind().exit_code(),
             Self::Unfit { .. } => exit::USAGE,
             Self::Damaged { .. } => exit::DAMAGED,
         }

@@ -9,8 +9,9 @@ use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use wavemill_schemas::config::{Config, ConfigError, Metric};
+use wavemill_schemas::config::{Config, Metric, error_at};
 use wavemill_schemas::durable::if_there;
+use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::rng::{Rng, mix};
 
 use crate::records::{RecordError, RunDir, read_log, run_stem};
@@ -119,12 +120,11 @@ impl Sweep {
     /// Reads a sweep file.
     ///
     /// # Errors
-    /// [`ConfigError`] with the name of the invalid key.
-    pub fn parse(text: &str, place: &str) -> Result<Self, ConfigError> {
-        let sweep: Self =
-            toml::from_str(text).map_err(|e| ConfigError::parse(place, e.message()))?;
+    /// An error with the name of the invalid key.
+    pub fn parse(text: &str, place: &str) -> Result<Self, PlainError> {
+        let sweep: Self = toml::from_str(text).map_err(|e| error_at(place, e.message()))?;
         match sweep.problem() {
-            Some(message) => Err(ConfigError::parse(place, message)),
+            Some(message) => Err(error_at(place, message)),
             None => Ok(sweep),
         }
     }
@@ -355,10 +355,10 @@ pub fn values_of(run: &Path, score: &str) -> Result<Vec<f64>, RecordError> {
 /// Returns the configuration of a trial: the base configuration with the trial's `--set` arguments applied.
 ///
 /// # Errors
-/// [`ConfigError`] if an argument is invalid.
-pub fn config_of(base: &Config, arguments: &[String], place: &str) -> Result<Config, ConfigError> {
+/// An error if an argument is invalid.
+pub fn config_of(base: &Config, arguments: &[String], place: &str) -> Result<Config, PlainError> {
     // Convert the base configuration to text, so that a trial's arguments are parsed and checked like those of `--set`.
-    let text = toml::to_string(base).map_err(|error| ConfigError::parse(place, error))?;
+    let text = toml::to_string(base).map_err(|error| error_at(place, error))?;
     Config::parse(&text, place, arguments)
 }
 

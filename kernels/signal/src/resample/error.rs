@@ -6,21 +6,14 @@ use crate::level::Level;
 
 /// Error while planning a resampler.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the fields
 pub enum ResampleError {
     /// A sample rate outside of the supported range.
     #[error(
         "cannot resample {from_hz} Hz to {to_hz} Hz: from {MIN_HZ} to {MAX_FROM_HZ} Hz, to {MIN_HZ} to {MAX_TO_HZ} Hz"
     )]
-    Rate {
-        /// Sample rate of the input in Hz.
-        from_hz: u32,
-        /// Sample rate of the output in Hz.
-        to_hz: u32,
-    },
+    Rate { from_hz: u32, to_hz: u32 },
     /// This machine does not support the requested instruction set level.
     #[error("level {level:?} is not supported by this CPU")]
-    Level {
-        /// The requested level.
-        level: Level,
-    },
+    Level { level: Level },
 }

@@ -9,8 +9,8 @@ use datafusion::sql::sqlparser::ast::{
     self, Expr, ObjectName, Query, Select, SetExpr, TableFactor, Visit, Visitor,
 };
 
-use super::StatementError;
 use super::type_limits::{excessive_type, has_excessive_column, has_excessive_type, is_arrow_cast};
+use crate::error::CatalogError;
 
 /// Maximum depth of nested expressions, such as the number of terms of a sum, and maximum number of nested set
 /// operations and of steps with `|>`.
@@ -32,7 +32,7 @@ const RELATIONS_MAX: usize = 2000;
 const FROM_RELATIONS_MAX: usize = DEPTH_MAX;
 
 /// Refuses a statement that is beyond a limit.
-pub(crate) fn check(statement: &Statement) -> Result<(), StatementError> {
+pub(crate) fn check(statement: &Statement) -> Result<(), CatalogError> {
     let mut explained = statement;
     let mut n_explains = 0;
     while let Statement::Explain(explain) = explained {
@@ -60,7 +60,7 @@ pub(crate) fn check(statement: &Statement) -> Result<(), StatementError> {
 
 /// Refuses a statement, or a part of one, in which expressions or set operations are nested so deeply that walking them
 /// recursively could take too much stack, or which has too many groupings or relations to plan.
-pub(crate) fn require_shallow_part(part: &impl Visit) -> Result<(), StatementError> {
+pub(crate) fn require_shallow_part(part: &impl Visit) -> Result<(), CatalogError> {
     let mut depth = Depth::default();
     match part.visit(&mut depth) {
         ControlFlow::Break(refused) => Err(refused),
@@ -68,42 +68,34 @@ pub(crate) fn require_shallow_part(part: &impl Visit) -> Result<(), StatementErr
     }
 }
 
-fn too_deep() -> StatementError {
-    StatementError::TooComplex {
-        detail: format!(
-            "the statement has more than {DEPTH_MAX} nested expressions or set operations: replace a long chain of \
+fn too_deep() -> CatalogError {
+    CatalogError::Unusable(format!(
+        "the statement has more than {DEPTH_MAX} nested expressions or set operations: replace a long chain of \
              OR by IN (…), and other long chains by a table with one row for each term"
-        ),
-    }
+    ))
 }
 
-fn too_many_doublings() -> StatementError {
-    StatementError::TooComplex {
-        detail: format!(
-            "more than {DOUBLINGS_MAX} nested subqueries in expressions, rows, BETWEEN, casts (of which each counts as two, \
+fn too_many_doublings() -> CatalogError {
+    CatalogError::Unusable(format!(
+        "more than {DOUBLINGS_MAX} nested subqueries in expressions, rows, BETWEEN, casts (of which each counts as two, \
              and `= ANY` and `= ALL` as four) or calls of {}, of which each level doubles the work of planning: move \
              inner ones to queries of WITH, or to a table",
-            DOUBLING.join(", ")
-        ),
-    }
+        DOUBLING.join(", ")
+    ))
 }
 
-fn too_many_groupings() -> StatementError {
-    StatementError::TooComplex {
-        detail: format!(
-            "GROUP BY CUBE (…) of n expressions makes 2^n groupings, and a statement may have {GROUPINGS_MAX}: list \
+fn too_many_groupings() -> CatalogError {
+    CatalogError::Unusable(format!(
+        "GROUP BY CUBE (…) of n expressions makes 2^n groupings, and a statement may have {GROUPINGS_MAX}: list \
              those that you need in GROUPING SETS (…)"
-        ),
-    }
+    ))
 }
 
-fn too_many_relations() -> StatementError {
-    StatementError::TooComplex {
-        detail: format!(
-            "a statement may read {RELATIONS_MAX} tables, and {FROM_RELATIONS_MAX} in one FROM, and each use of a query \
+fn too_many_relations() -> CatalogError {
+    CatalogError::Unusable(format!(
+        "a statement may read {RELATIONS_MAX} tables, and {FROM_RELATIONS_MAX} in one FROM, and each use of a query \
              of WITH counts as all tables of that query: divide it into several statements"
-        ),
-    }
+    ))
 }
 
 /// The current depth of a walk, and the numbers of groupings and relations so far.
@@ -142,16 +134,16 @@ impl Depth {
 }
 
 impl Visitor for Depth {
-    type Break = StatementError;
+    type Break = CatalogError;
 
-    fn pre_visit_statement(&mut self, statement: &ast::Statement) -> ControlFlow<StatementError> {
+    fn pre_visit_statement(&mut self, statement: &ast::Statement) -> ControlFlow<CatalogError> {
         if has_excessive_column(statement) {
             return ControlFlow::Break(excessive_type("the type of a column"));
         }
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<StatementError> {
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<CatalogError> {
         for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
             let name = cte.alias.name.value.to_lowercase();
             self.names.insert(ptr::from_ref(cte.query.as_ref()), name);
@@ -166,7 +158,7 @@ impl Visitor for Depth {
         limited(self.operations)
     }
 
-    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<StatementError> {
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<CatalogError> {
         self.operations -= n_query_operations(query);
 
         self.in_from.pop();
@@ -182,17 +174,17 @@ impl Visitor for Depth {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_select(&mut self, _: &Select) -> ControlFlow<StatementError> {
+    fn pre_visit_select(&mut self, _: &Select) -> ControlFlow<CatalogError> {
         self.in_from.push(0);
         ControlFlow::Continue(())
     }
 
-    fn post_visit_select(&mut self, _: &Select) -> ControlFlow<StatementError> {
+    fn post_visit_select(&mut self, _: &Select) -> ControlFlow<CatalogError> {
         self.in_from.pop();
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<StatementError> {
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<CatalogError> {
         self.relations += match factor {
             TableFactor::Table { name, .. } => self.n_relations(name),
             _ => 1,
@@ -208,7 +200,7 @@ impl Visitor for Depth {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<StatementError> {
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<CatalogError> {
         if let Expr::Cube(sets) = expr {
             let groupings = 1_usize.checked_shl(sets.len() as u32);
             self.groupings = self
@@ -231,14 +223,14 @@ impl Visitor for Depth {
         limited(self.expressions)
     }
 
-    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<StatementError> {
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<CatalogError> {
         self.doublings -= n_doublings(expr);
         self.expressions -= n_levels(expr);
         ControlFlow::Continue(())
     }
 }
 
-fn limited(depth: usize) -> ControlFlow<StatementError> {
+fn limited(depth: usize) -> ControlFlow<CatalogError> {
     if depth > DEPTH_MAX {
         ControlFlow::Break(too_deep())
     } else {
@@ -296,7 +288,12 @@ fn n_levels(expr: &Expr) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{StatementError, parse};
+    use super::super::parse;
+    use super::CatalogError;
+
+    fn is_of_syntax(error: &CatalogError) -> bool {
+        error.to_string().starts_with("sql parser error")
+    }
 
     #[test]
     fn deep_statements_are_refused_whatever_their_form() {
@@ -319,10 +316,7 @@ mod tests {
             };
             let deep = chain(head, term, 5000) + close;
             let refused = parse(&deep).expect_err(head);
-            assert!(
-                matches!(refused, StatementError::TooComplex { .. }),
-                "{head}: {refused}"
-            );
+            assert!(!is_of_syntax(&refused), "{head}: {refused}");
             let shallow = chain(head, term, 400) + close;
             assert!(parse(&shallow).is_ok(), "{head}");
         }
@@ -383,10 +377,7 @@ mod tests {
             format!("{} UNION {}", cube(12), cube(12)),
         ] {
             let refused = parse(&refused).expect_err("too many");
-            assert!(
-                matches!(refused, StatementError::TooComplex { .. }),
-                "{refused}"
-            );
+            assert!(!is_of_syntax(&refused), "{refused}");
         }
     }
 
@@ -433,10 +424,7 @@ mod tests {
             union(201),
         ] {
             let refused = parse(&refused).expect_err("too many");
-            assert!(
-                matches!(&refused, StatementError::TooComplex { detail } if detail.contains("2000 tables")),
-                "{refused}"
-            );
+            assert!(refused.to_string().contains("2000 tables"), "{refused}");
         }
     }
 

@@ -11,9 +11,10 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::StatementError;
 use super::dialect::{BoundedDialect, GivenUp};
 use super::limits::{DEPTH_MAX, check, require_shallow_part};
+use super::refused;
+use crate::error::CatalogError;
 
 /// Maximum depth of brackets of all kinds. The parser limits expressions in parentheses to about 45, but not types such
 /// as `ARRAY<ARRAY<…`, and takes up to 30 KB of stack for each level of them.
@@ -26,22 +27,26 @@ const STACK_BYTES_PER_LEVEL: usize = 2048;
 /// Bytes that add no level: long lists of numbers consist of them.
 const FLAT: &[u8] = b"0123456789,. '\"\n\r\t_";
 
-/// Parses the statements of a text, of which there is at least one.
+/// Parses the statements of a text.
 ///
 /// # Errors
-/// [`StatementError`] if the text has a syntax error, no statement, or one that is beyond a limit.
-pub fn parse(sql: &str) -> Result<VecDeque<Statement>, StatementError> {
+/// [`CatalogError::Unusable`] if the text has a syntax error, or a statement that is beyond a limit.
+pub fn parse(sql: &str) -> Result<VecDeque<Statement>, CatalogError> {
     // A statement that is refused is dropped with the same stack.
     with_stack(sql, || parsed(sql))
 }
 
+const NOT_ONE_QUERY: &str = "only one query is permitted here: give a single SELECT";
+
 /// Parses the single query of a text.
 ///
 /// # Errors
-/// [`StatementError`], also if there are several statements, or another one than a query.
-pub fn parse_query(sql: &str) -> Result<Statement, StatementError> {
+/// [`CatalogError::Unusable`], also if there are several statements, or another one than a query.
+pub fn parse_query(sql: &str) -> Result<Statement, CatalogError> {
     let mut statements = parse(sql)?;
-    let statement = statements.pop_front().ok_or(StatementError::Empty)?;
+    let Some(statement) = statements.pop_front() else {
+        return Err(CatalogError::Unusable("the query is empty".to_owned()));
+    };
     let is_query = matches!(
         &statement,
         Statement::Statement(statement) if matches!(**statement, ast::Statement::Query(_))
@@ -49,15 +54,15 @@ pub fn parse_query(sql: &str) -> Result<Statement, StatementError> {
     if is_query && statements.is_empty() {
         Ok(statement)
     } else {
-        Err(StatementError::NotOneQuery)
+        Err(CatalogError::Unusable(NOT_ONE_QUERY.to_owned()))
     }
 }
 
 /// Requires that a text is a single expression, such as the condition of a WHERE, so that it stays one in brackets.
 ///
 /// # Errors
-/// [`StatementError`] if the text has a syntax error or is beyond a limit.
-pub fn require_expression(sql: &str) -> Result<(), StatementError> {
+/// [`CatalogError::Unusable`] if the text has a syntax error or is beyond a limit.
+pub fn require_expression(sql: &str) -> Result<(), CatalogError> {
     with_stack(sql, || {
         let dialect = BoundedDialect::new(sql);
         require_shallow_brackets(&dialect, sql)?;
@@ -75,8 +80,8 @@ pub fn require_expression(sql: &str) -> Result<(), StatementError> {
 /// Calls `read` with the stack that parsing `sql` takes.
 fn with_stack<T: Send>(
     sql: &str,
-    read: impl FnOnce() -> Result<T, StatementError> + Send,
-) -> Result<T, StatementError> {
+    read: impl FnOnce() -> Result<T, CatalogError> + Send,
+) -> Result<T, CatalogError> {
     let n_levels = sql.bytes().filter(|byte| !FLAT.contains(byte)).count();
     let stack_bytes = STACK_BYTES + STACK_BYTES_PER_LEVEL.saturating_mul(n_levels);
     let parser = thread::Builder::new().stack_size(stack_bytes);
@@ -87,33 +92,29 @@ fn with_stack<T: Send>(
             Ok(Ok(parsed)) => parsed,
             Ok(Err(panic)) if panic.is::<GivenUp>() => Err(too_ambiguous()),
             Ok(Err(panic)) => resume_unwind(panic),
-            Err(error) => Err(StatementError::TooComplex {
-                detail: format!(
-                    "SQL of {} bytes cannot be parsed at once ({error}): divide it",
-                    sql.len()
-                ),
-            }),
+            Err(error) => Err(CatalogError::Unusable(format!(
+                "SQL of {} bytes cannot be parsed at once ({error}): divide it",
+                sql.len()
+            ))),
         }
     })
 }
 
-fn parsed(sql: &str) -> Result<VecDeque<Statement>, StatementError> {
+fn parsed(sql: &str) -> Result<VecDeque<Statement>, CatalogError> {
     let dialect = BoundedDialect::new(sql);
     require_shallow_brackets(&dialect, sql)?;
     let statements = DFParserBuilder::new(sql)
         .with_dialect(&dialect)
         .build()
-        .and_then(|mut parser| parser.parse_statements())?;
-    if statements.is_empty() {
-        return Err(StatementError::Empty);
-    }
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(|error| refused(&error))?;
     statements.iter().try_for_each(check)?;
     Ok(statements)
 }
 
 /// Refuses brackets that are nested too deeply, and types such as `int[][][]…` with too many levels. The parser does not
 /// limit them, and visitors do not see types.
-fn require_shallow_brackets(dialect: &dyn Dialect, sql: &str) -> Result<(), StatementError> {
+fn require_shallow_brackets(dialect: &dyn Dialect, sql: &str) -> Result<(), CatalogError> {
     // The parser finds the errors of tokens, too.
     let tokens = Tokenizer::new(dialect, sql).tokenize().unwrap_or_default();
 
@@ -147,21 +148,17 @@ fn require_shallow_brackets(dialect: &dyn Dialect, sql: &str) -> Result<(), Stat
     Ok(())
 }
 
-fn too_ambiguous() -> StatementError {
-    StatementError::TooComplex {
-        detail: "the statement is nested too deeply or can be read in too many ways, most likely because of an error \
-                 in brackets or in keywords that are used as names: check them, or divide the statement"
-            .to_owned(),
-    }
+fn too_ambiguous() -> CatalogError {
+    let problem = "the statement is nested too deeply or can be read in too many ways, most likely because of an error in \
+                   brackets or in keywords that are used as names: check them, or divide the statement";
+    CatalogError::Unusable(problem.to_owned())
 }
 
-fn too_many_brackets() -> StatementError {
-    StatementError::TooComplex {
-        detail: format!(
-            "the statement has more than {BRACKETS_MAX} levels of brackets, or {DEPTH_MAX} subscripts after each other: \
+fn too_many_brackets() -> CatalogError {
+    CatalogError::Unusable(format!(
+        "the statement has more than {BRACKETS_MAX} levels of brackets, or {DEPTH_MAX} subscripts after each other: \
              divide it"
-        ),
-    }
+    ))
 }
 
 #[cfg(test)]
@@ -193,9 +190,10 @@ mod tests {
             "EXPLAIN SELECT 1",
         ] {
             let error = parse_query(sql).expect_err(sql);
-            assert!(matches!(error, StatementError::NotOneQuery), "{sql}");
+            assert_eq!(error.to_string(), NOT_ONE_QUERY, "{sql}");
         }
-        assert!(matches!(parse_query("-- a"), Err(StatementError::Empty)));
+        let empty = parse_query("-- a").expect_err("no query");
+        assert_eq!(empty.to_string(), "the query is empty");
     }
 
     #[test]
@@ -217,10 +215,8 @@ mod tests {
             assert!(error.contains("Expected: "), "{refused}: {error}");
         }
         let deep = "a OR ".repeat(600) + "a";
-        assert!(matches!(
-            require_expression(&deep),
-            Err(StatementError::TooComplex { .. })
-        ));
+        let refused = require_expression(&deep).expect_err("too deep").to_string();
+        assert!(refused.contains("nested expressions"), "{refused}");
     }
 
     #[test]

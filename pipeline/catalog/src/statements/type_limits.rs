@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{
     Statement,
 };
 
-use super::StatementError;
+use crate::error::CatalogError;
 
 /// Maximum depth of the type of a column: the JSON writer takes 16 KB of stack for each level, and Arrow does not read
 /// Parquet files with a few levels more.
@@ -22,8 +22,8 @@ const FIXED_ELEMENTS_MAX: u64 = 1 << 24;
 /// stack.
 ///
 /// # Errors
-/// [`StatementError::TooComplex`].
-pub fn require_shallow_columns(plan: &LogicalPlan) -> Result<(), StatementError> {
+/// [`CatalogError::Unusable`].
+pub fn require_shallow_columns(plan: &LogicalPlan) -> Result<(), CatalogError> {
     let mut deep = None;
     plan.apply_with_subqueries(|node| {
         let mut columns = node.schema().fields().iter();
@@ -142,11 +142,9 @@ fn n_fixed_elements(data_type: &ast::DataType) -> u64 {
     }
 }
 
-pub(crate) fn excessive_type(what: &str) -> StatementError {
-    StatementError::TooComplex {
-        detail: format!(
-            "{what} has more than {TYPE_DEPTH_MAX} levels, or {FIXED_ELEMENTS_MAX} elements of fixed sizes: select an \
+pub(crate) fn excessive_type(what: &str) -> CatalogError {
+    CatalogError::Unusable(format!(
+        "{what} has more than {TYPE_DEPTH_MAX} levels, or {FIXED_ELEMENTS_MAX} elements of fixed sizes: select an \
              inner level, or use lists without a size"
-        ),
-    }
+    ))
 }

@@ -5,7 +5,7 @@ use std::io::Read;
 use arrow::array::{DictionaryArray, Int64Array};
 use arrow::datatypes::Int32Type;
 
-use wavemill_schemas::exit;
+use wavemill_schemas::exit::{Classified, Kind};
 
 use super::*;
 
@@ -138,7 +138,7 @@ fn too_many_columns_are_detected_in_the_header() {
 /// Returns the error message for a table that is refused.
 fn usage_error(path: &Path) -> String {
     let error = run(&recipe(Dataset::Table, vec![]), path).unwrap_err();
-    assert_eq!(error.exit_code(), exit::USAGE);
+    assert_eq!(error.kind(), Kind::Usage);
     error.to_string()
 }
 
@@ -195,7 +195,7 @@ fn record_without_an_end_is_an_error() {
             Err(error) => break error,
         }
     };
-    assert_eq!(error.exit_code(), exit::USAGE);
+    assert_eq!(error.kind(), Kind::Usage);
     let message = error.to_string();
     assert!(
         message.contains("t.csv")
@@ -211,7 +211,7 @@ fn content_and_rows_have_limits() {
         "12345"
     );
     let error = load::inflated("t.jsonl", &b"12345"[..], 4).unwrap_err();
-    assert_eq!(error.exit_code(), exit::USAGE);
+    assert_eq!(error.kind(), Kind::Usage);
     let message = error.to_string();
     assert!(
         message.contains("t.jsonl: it has more than 4 bytes"),

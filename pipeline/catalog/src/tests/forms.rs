@@ -32,7 +32,7 @@ fn cleaned_by(
     recipe.targets[0].column = "label".into();
     change(&mut recipe);
     run(&recipe, &path).map_err(|error| {
-        assert_eq!(error.exit_code(), exit::USAGE, "{error:?}");
+        assert_eq!(error.kind(), Kind::Usage, "{error:?}");
         error.to_string()
     })
 }
@@ -181,7 +181,7 @@ fn utf16_is_named_with_the_command_that_converts_it() {
                 let path = folder.path().join(file);
                 std::fs::write(&path, bytes).unwrap();
                 let error = run(&recipe(Dataset::Table, vec![]), &path).unwrap_err();
-                assert_eq!(error.exit_code(), exit::USAGE);
+                assert_eq!(error.kind(), Kind::Usage);
                 let text = error.to_string();
                 let (start, command) = text.split_once('`').unwrap();
                 assert_eq!(

@@ -9,14 +9,15 @@ use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::recipe::{Recipe, TensorArgs};
 use wavemill_store::tensors::Tensor;
 
-use super::{FeatureError, FeaturePlan, feature_id};
+use super::{FeaturePlan, does_not_fit, feature_id};
+use crate::error::ExtractError;
 
 /// Returns the `feature_id` of a feature that stores exactly the values from which `args` computes statistics; `None`
 /// if `args` is not a statistics feature.
 pub(super) fn source_id(
     recipe: &Recipe,
     args: &TensorArgs,
-) -> Result<Option<String>, FeatureError> {
+) -> Result<Option<String>, ExtractError> {
     match args.spectral() {
         Some(args) if args.derived == Some(Derived::Statistics) => {
             let source = TensorArgs::Spectral(Box::new(args.source_values()));
@@ -52,14 +53,14 @@ impl StoredSources {
     /// `columns` are the entries of the tensors.
     ///
     /// # Errors
-    /// [`FeatureError::Pack`] for a statistic that is not finite.
+    /// An error that names the clip and the feature, for a statistic that is not finite.
     pub(crate) fn derive(
         &mut self,
         plan: &FeaturePlan,
         columns: &[FeatureEntry],
         clip_key: &str,
         tensors: &mut [Tensor],
-    ) -> Result<(), FeatureError> {
+    ) -> Result<(), ExtractError> {
         let wanted = plan.entries.iter().zip(columns);
         for (tensor, (entry, column)) in tensors.iter_mut().zip(wanted) {
             if entry.feature_id == column.feature_id {
@@ -67,11 +68,7 @@ impl StoredSources {
             }
             *tensor = self
                 .statistics_of(tensor)
-                .map_err(|source| FeatureError::Pack {
-                    clip_key: clip_key.to_owned(),
-                    feature: entry.name.clone(),
-                    source,
-                })?;
+                .map_err(|source| does_not_fit(clip_key, &entry.name, source))?;
         }
         Ok(())
     }

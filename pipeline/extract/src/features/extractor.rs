@@ -7,6 +7,7 @@ use wavemill_decode::Pcm;
 use wavemill_kernels::stretch::{StretchArgs, StretchPlan};
 use wavemill_kernels::{KernelError, Row};
 use wavemill_schemas::columns::RowFacts;
+use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::recipe::{SoundArgs, TensorArgs};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 use wavemill_store::plan::segment_side;
@@ -17,8 +18,9 @@ use wavemill_store::shards::FeatureRow;
 use wavemill_store::tensors::Tensor;
 
 use super::audio::{AudioPlan, Decoded, RowError};
-use super::{FeatureError, FeaturePlan};
-use crate::onnx::{ModelError, TensorError};
+use super::{FeaturePlan, does_not_fit};
+use crate::error::ExtractError;
+use crate::onnx::TensorError;
 
 /// Kernels and buffers of one thread: a worker, or a lane of a GPU.
 pub struct Extractor {
@@ -37,8 +39,14 @@ pub(crate) type SegmentResults = Vec<Result<Row, RowError>>;
 pub enum NoRows {
     /// The clip is rejected.
     Reject(Box<Reject>),
-    /// The recipe's features do not fit the clip, which ends the run.
-    Error(FeatureError),
+    /// An error of the recipe or of the machine, which ends the run.
+    Error(ExtractError),
+}
+
+impl From<KernelError> for NoRows {
+    fn from(error: KernelError) -> Self {
+        Self::Error(error.into())
+    }
 }
 
 impl From<Reject> for NoRows {
@@ -47,8 +55,8 @@ impl From<Reject> for NoRows {
     }
 }
 
-impl From<FeatureError> for NoRows {
-    fn from(error: FeatureError) -> Self {
+impl From<ExtractError> for NoRows {
+    fn from(error: ExtractError) -> Self {
         Self::Error(error)
     }
 }
@@ -286,7 +294,7 @@ impl FeaturePlan {
     fn failed(&self, error: RowError, clip_key: &str) -> NoRows {
         match error {
             RowError::Row(error @ KernelError::TooFewFrames { .. }) => too_short(error.to_string()),
-            RowError::Row(error) => NoRows::Error(error.into()),
+            RowError::Row(error) => error.into(),
             RowError::Feature { place, source } => {
                 feature_failed(source, &self.entries[place].name, clip_key)
             }
@@ -296,24 +304,19 @@ impl FeaturePlan {
 
 /// Returns the reject or the error for a clip of which one feature could not be computed.
 fn feature_failed(error: TensorError, feature: &str, clip_key: &str) -> NoRows {
-    let clip_key = clip_key.to_owned();
-    let feature = feature.to_owned();
-
     match error {
-        TensorError::Model(error @ ModelError::NotFinite { .. }) => {
+        TensorError::NotFinite { .. } => {
             let detail = format!("features.{feature}: {error}");
             Reject::new(Stage::Features, Reason::NotFinite, detail).into()
         }
-        TensorError::Model(source) => NoRows::Error(FeatureError::Model {
-            clip_key,
-            feature,
-            source,
-        }),
-        TensorError::Kernel(source) => NoRows::Error(FeatureError::Pack {
-            clip_key,
-            feature,
-            source,
-        }),
+        TensorError::Kernel(source) => does_not_fit(clip_key, feature, source).into(),
+        TensorError::Options(_) | TensorError::Model(_) => {
+            let plain = PlainError::failed(format!(
+                "{clip_key}: features.{feature}: exclude the clip, or change the model; smaller windows \
+                 (features.{feature}.window_s) take less memory"
+            ));
+            ExtractError::from(plain.caused_by(error)).into()
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use wavemill_schemas::reject::Reject;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
 use wavemill_store::tensors::Tensor;
 
-use super::{FeatureError, FeaturePlan};
+use super::FeaturePlan;
+use crate::error::ExtractError;
 
 impl FeaturePlan {
     /// Reports whether clips are pictures instead of audio.
@@ -45,8 +46,8 @@ impl FeaturePlan {
 /// which pictures are rejected, because rows and rejects are copied by this id.
 ///
 /// # Errors
-/// [`FeatureError::Json`] if internal JSON cannot be serialized, which cannot happen.
-pub(super) fn feature_id(args: &ImageArgs, limits: ImageSpec) -> Result<String, FeatureError> {
+/// None in practice: internal JSON can always be serialized.
+pub(super) fn feature_id(args: &ImageArgs, limits: ImageSpec) -> Result<String, ExtractError> {
     #[derive(Serialize)]
     struct Identity<'a> {
         decoder: &'a str,

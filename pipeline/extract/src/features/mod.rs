@@ -14,9 +14,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use wavemill_decode as decode;
 use wavemill_decode::{Decode, DecodeArgs, FileDecoder};
-use wavemill_kernels::resample::ResampleError;
 use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level};
-use wavemill_schemas::exit;
+use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{
     AudioSpec, DecodePath, Fault, FeatureSpec, ImageSpec, OnnxArgs, Recipe, ShardSpec, SoundArgs,
@@ -30,7 +29,8 @@ use wavemill_store::plan::segments::{
 };
 use wavemill_store::shards::Format;
 
-use crate::onnx::{Model, ModelError, ModelPlan};
+use crate::error::ExtractError;
+use crate::onnx::{Model, ModelPlan, TensorError};
 use crate::settings::Settings;
 
 pub(crate) use derive::StoredSources;
@@ -38,100 +38,31 @@ pub(crate) use extractor::SegmentResults;
 pub use extractor::{Extractor, NoRows};
 pub(crate) use memory::encode_bytes;
 
-/// The error type for features that cannot be planned or computed.
-#[derive(Debug, thiserror::Error)]
-pub enum FeatureError {
-    /// An option of a feature is invalid.
-    #[error("features.{feature}")]
-    Args {
-        /// Name of the feature in the recipe.
-        feature: String,
-        /// The key of the invalid option, and its allowed values.
-        source: Fault,
-    },
-    /// A value computed from a clip does not fit the type in which the feature is stored.
-    #[error(
+/// Message for a recipe with stretched copies on a device, which has no kernel for time stretching.
+pub const STRETCH_ON_DEVICE: &str =
+    "audio.stretch is computed only on the CPU: use --backend cpu, or --set audio.stretch=none";
+
+/// Creates the error for a value computed from a clip that does not fit the type in which the feature is stored.
+fn does_not_fit(clip_key: &str, feature: &str, source: KernelError) -> ExtractError {
+    let plain = PlainError::failed(format!(
         "{clip_key}: features.{feature} does not fit its type: set features.{feature}.dtype = \"f32\""
-    )]
-    Pack {
-        /// Key of the clip.
-        clip_key: String,
-        /// Name of the feature in the recipe.
-        feature: String,
-        /// Error of the kernel, which contains the value.
-        source: KernelError,
-    },
-    /// A model cannot be loaded.
-    #[error("features.{feature}.model")]
-    Load {
-        /// Name of the feature in the recipe.
-        feature: String,
-        /// Error of the model.
-        source: ModelError,
-    },
-    /// A model failed on a clip.
-    #[error(
-        "{clip_key}: features.{feature}: exclude the clip, or change the model; smaller windows \
-         (features.{feature}.window_s) take less memory"
-    )]
-    Model {
-        /// Key of the clip.
-        clip_key: String,
-        /// Name of the feature in the recipe.
-        feature: String,
-        /// Error of the model.
-        source: ModelError,
-    },
-    /// The kernels cannot be planned.
-    #[error("features: cannot plan")]
-    Plan(#[from] KernelError),
-    /// The sample rate is not supported by the resampler.
-    #[error("audio.sample_rate_hz")]
-    Rate(#[from] ResampleError),
-    /// A row is too large for a single value in Arrow.
-    #[error("features.{feature}: one row has {row_bytes} bytes, more than the maximum of {max}: shorten audio.duration_s or segments", max = i32::MAX)]
-    RowBytes {
-        /// Name of the feature in the recipe.
-        feature: String,
-        /// Size of the row in bytes.
-        row_bytes: u64,
-    },
-    /// The split rule is a rule by segment, and the recipe does not limit the number of segments per clip.
-    #[error(
-        "split.rule = \"{rule}\" needs audio.segment_s, and audio.segments_max or audio.duration_s"
-    )]
-    UnboundedSegments {
-        /// Name of the split rule.
-        rule: &'static str,
-    },
-    /// The recipe has stretched copies, but devices have no kernel for time stretching.
-    #[error(
-        "audio.stretch is computed only on the CPU: use --backend cpu, or --set audio.stretch=none"
-    )]
-    StretchOnDevice,
-    /// JSON for internal use cannot be serialized; this cannot happen.
-    #[error("feature metadata")]
-    Json(#[from] serde_json::Error),
+    ));
+    plain.caused_by(source).into()
 }
 
-impl FeatureError {
-    fn not_loaded(feature: &str, source: ModelError) -> Self {
-        let feature = feature.to_owned();
-        match source {
-            ModelError::Options(source) => Self::Args { feature, source },
-            source => Self::Load { feature, source },
-        }
-    }
+/// Creates the error for an option of a feature that is invalid.
+fn invalid_option(feature: &str, source: Fault) -> ExtractError {
+    let plain = PlainError::usage(format!("features.{feature}"));
+    plain.caused_by(source).into()
+}
 
-    /// Returns the exit code of the command.
-    pub const fn exit_code(&self) -> u8 {
-        match self {
-            Self::Args { .. }
-            | Self::Load { .. }
-            | Self::RowBytes { .. }
-            | Self::UnboundedSegments { .. }
-            | Self::StretchOnDevice => exit::USAGE,
-            _ => exit::FAILED,
+/// Creates the error for a model that cannot be loaded.
+fn not_loaded(feature: &str, error: TensorError) -> ExtractError {
+    match error {
+        TensorError::Options(fault) => invalid_option(feature, fault),
+        error => {
+            let plain = PlainError::usage(format!("features.{feature}.model"));
+            plain.caused_by(error).into()
         }
     }
 }
@@ -160,8 +91,8 @@ impl FeaturePlan {
     /// Resolves every feature of a recipe.
     ///
     /// # Errors
-    /// [`FeatureError`] with the names of the feature and the key.
-    pub fn new(recipe: &Recipe, settings: &Settings) -> Result<Self, FeatureError> {
+    /// [`ExtractError`] with the names of the feature and the key.
+    pub fn new(recipe: &Recipe, settings: &Settings) -> Result<Self, ExtractError> {
         let audio = recipe.audio.clone();
         let rule = recipe.split.rule;
         // Under the rules by segment, shards are planned from the maximum number of segments of a clip, before any clip
@@ -169,12 +100,15 @@ impl FeaturePlan {
         if rule.is_by_segment()
             && (audio.segment_s.is_none() || segments_at_most(&audio, PLAIN) == usize::MAX)
         {
-            return Err(FeatureError::UnboundedSegments { rule: rule.name() });
+            return Err(ExtractError::usage(format!(
+                "split.rule = \"{}\" needs audio.segment_s, and audio.segments_max or audio.duration_s",
+                rule.name()
+            )));
         }
         // A device computes clips as decoded, without stretched copies. The command line has already considered this
         // when it chose the backend.
         if !audio.stretch.is_empty() && settings.backend.batch_clips() > 1 {
-            return Err(FeatureError::StretchOnDevice);
+            return Err(ExtractError::usage(STRETCH_ON_DEVICE));
         }
 
         let mut all_args = Vec::new();
@@ -182,17 +116,13 @@ impl FeaturePlan {
         let mut source_ids = Vec::new();
         let mut models = Vec::new();
         for spec in recipe.stored_features() {
-            let impossible = |source| FeatureError::Args {
-                feature: spec.name.clone(),
-                source,
-            };
             let mut args = spec
                 .tensor_args(&recipe.features, audio.sample_rate_hz)
-                .map_err(impossible)?;
+                .map_err(|fault| invalid_option(&spec.name, fault))?;
             models.push(match &mut args {
                 TensorArgs::Onnx(args) => {
                     let loaded = model::load(args, &audio, settings.threads);
-                    Some(loaded.map_err(|source| FeatureError::not_loaded(&spec.name, source))?)
+                    Some(loaded.map_err(|error| not_loaded(&spec.name, error))?)
                 }
                 TensorArgs::Spectral(_) | TensorArgs::Sound(_) | TensorArgs::Image(_) => None,
             });
@@ -202,10 +132,12 @@ impl FeaturePlan {
             let row_bytes = entry.shape.iter().flatten().product::<usize>() as u64
                 * args.dtype().bytes() as u64;
             if row_bytes > i32::MAX as u64 {
-                return Err(FeatureError::RowBytes {
-                    feature: spec.name.clone(),
-                    row_bytes,
-                });
+                return Err(ExtractError::usage(format!(
+                    "features.{}: one row has {row_bytes} bytes, more than the maximum of {}: shorten audio.duration_s or \
+                     segments",
+                    spec.name,
+                    i32::MAX
+                )));
             }
             entries.push(entry);
             source_ids.push(derive::source_id(recipe, &args)?);
@@ -326,8 +258,8 @@ impl FeaturePlan {
     /// Creates a decoder of audio files for one worker.
     ///
     /// # Errors
-    /// [`FeatureError::Rate`] if the resampler does not support the sample rate.
-    pub fn decoder(&self) -> Result<Box<dyn Decode>, FeatureError> {
+    /// An error that names `audio.sample_rate_hz` if the resampler does not support it.
+    pub fn decoder(&self) -> Result<Box<dyn Decode>, ExtractError> {
         self.decoder_up_to(self.audio.max_duration_s)
     }
 
@@ -335,8 +267,8 @@ impl FeaturePlan {
     /// not part of a feature's identity, because it only affects which clips have rows, and no values.
     ///
     /// # Errors
-    /// [`FeatureError::Rate`] if the resampler does not support the sample rate.
-    pub(crate) fn decoder_up_to(&self, most_s: f64) -> Result<Box<dyn Decode>, FeatureError> {
+    /// An error that names `audio.sample_rate_hz` if the resampler does not support it.
+    pub(crate) fn decoder_up_to(&self, most_s: f64) -> Result<Box<dyn Decode>, ExtractError> {
         let AudioSpec {
             sample_rate_hz,
             duration_s,
@@ -437,7 +369,7 @@ fn entry(
     spec: &FeatureSpec,
     recipe: &Recipe,
     args: &TensorArgs,
-) -> Result<FeatureEntry, FeatureError> {
+) -> Result<FeatureEntry, ExtractError> {
     let audio = &recipe.audio;
     let row_s = audio.segment_s.or(audio.duration_s);
     let row_samples = row_s.map(|seconds| samples_in(seconds, audio.sample_rate_hz));
@@ -483,7 +415,7 @@ fn entry(
 }
 
 /// Returns the hash of everything that determines the values of a feature.
-fn feature_id(recipe: &Recipe, args: &TensorArgs) -> Result<String, FeatureError> {
+fn feature_id(recipe: &Recipe, args: &TensorArgs) -> Result<String, ExtractError> {
     // A file that is stored as it is depends on `audio` too: it determines which clips have rows and which are
     // rejected, and both are copied by this id.
     #[derive(Serialize)]

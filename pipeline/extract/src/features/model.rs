@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use wavemill_schemas::recipe::{AudioSpec, Fault, OnnxArgs};
 use wavemill_schemas::samples::samples_in;
 
-use crate::onnx::{Model, ModelError};
+use crate::onnx::{Model, TensorError};
 
 /// Largest model file: more does not fit into a message of protocol buffers, and needs a second file.
 const FILE_BYTES_MAX: u64 = (2 << 30) - 1;
@@ -18,12 +18,12 @@ static LOADED: Mutex<Vec<(OnnxArgs, usize, Weak<Model>)>> = Mutex::new(Vec::new(
 /// Reads a model's file, loads the model, and completes `args` with its hash and sizes.
 ///
 /// # Errors
-/// [`ModelError::Options`] if the file cannot be read or does not fit the options; other errors of the model.
+/// [`TensorError::Options`] if the file cannot be read or does not fit the options; other errors of the model.
 pub(super) fn load(
     args: &mut OnnxArgs,
     audio: &AudioSpec,
     threads: usize,
-) -> Result<Arc<Model>, ModelError> {
+) -> Result<Arc<Model>, TensorError> {
     let file = read(&args.model)?;
     args.model_blake3 = blake3::hash(&file).to_hex().to_string();
     // Each row has as many samples as a segment, or as the clip is padded to.

@@ -17,7 +17,7 @@ use super::input::Input;
 use super::known::KnownInputs;
 use super::plan::Plan;
 use super::renames::{self, Renames};
-use crate::error::{RunError, SidesError};
+use crate::error::ExtractError;
 use crate::incremental::changes::State;
 use crate::incremental::parent::{self, ParentInput};
 use crate::job::Job;
@@ -48,13 +48,13 @@ impl<'j> DraftInputs<'j, '_> {
     /// Drafts a version that follows `parent`. Files that had to be read are added to `known`.
     ///
     /// # Errors
-    /// [`RunError::Catalog`], [`RunError::Feature`]; [`RunError::Store`] if a table of the parent is damaged; errors
-    /// from reading files.
+    /// [`ExtractError::Catalog`]; an error that names a feature; [`ExtractError::Store`] if a table of the parent is
+    /// damaged; errors from reading files.
     pub(crate) fn draft(
         &self,
         parent: Option<Parent>,
         known: &mut KnownInputs,
-    ) -> Result<Draft<'j>, RunError> {
+    ) -> Result<Draft<'j>, ExtractError> {
         self.progress.enter(Phase::Planning, 0);
         let mut renames = match &parent {
             Some(parent) => renames::find(self, parent, known)?,
@@ -75,7 +75,7 @@ impl<'j> DraftInputs<'j, '_> {
         parent: Option<Parent>,
         renames: Renames,
         kept_sides: Option<&KeptSides>,
-    ) -> Result<Draft<'j>, RunError> {
+    ) -> Result<Draft<'j>, ExtractError> {
         let Self {
             job,
             settings,
@@ -96,7 +96,9 @@ impl<'j> DraftInputs<'j, '_> {
             && !catalog.clips.is_empty()
             && !given.name_any_of(&catalog.clips, &input.copies.recordings)
         {
-            return Err(SidesError::Foreign { path: path.clone() }.into());
+            let problem = "it names no track, artist or recording of this data: give the table `sides` of a store of the \
+                           same data";
+            return Err(parent::wrong_file(path, problem).into());
         }
 
         catalog.tables.extend(input.copies.tables.clone());
@@ -143,7 +145,7 @@ impl<'j> Draft<'j> {
         inputs: &DraftInputs<'j, '_>,
         parent: Option<Parent>,
         known: &mut KnownInputs,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), ExtractError> {
         let drafted_for = self.parent.as_ref().map(|parent| &parent.hash);
         if drafted_for != parent.as_ref().map(|parent| &parent.hash) {
             *self = inputs.draft(parent, known)?;

@@ -11,7 +11,7 @@ use wavemill_source as source;
 use wavemill_source::{ListedClip, Media, Source};
 
 use super::copies::Copies;
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::incremental::parent::{self, GivenSides};
 use crate::job::Job;
 use crate::settings::Settings;
@@ -34,12 +34,12 @@ impl Input {
     /// Lists the audio and cleans the metadata. The store is not read.
     ///
     /// # Errors
-    /// [`RunError::Stopped`], and the errors of listing and cleaning.
+    /// An error of the kind `Interrupted`, and the errors of listing and cleaning.
     pub(crate) fn open(
         job: &Job,
         settings: &Settings,
         progress: &Arc<Progress>,
-    ) -> Result<Self, RunError> {
+    ) -> Result<Self, ExtractError> {
         let given_sides = job.sides.as_deref().map(parent::read_sides).transpose()?;
         // The audio is listed first, because cleaning may drop rows whose clip has no file.
         let source = open_source(&job.audio, &job.recipe, settings.allow_outside)?;
@@ -57,8 +57,8 @@ impl Input {
     }
 
     /// # Errors
-    /// [`RunError::NoRows`], which names the step that dropped the last row.
-    pub(crate) fn require_rows(&self) -> Result<(), RunError> {
+    /// An error that names the step which dropped the last row.
+    pub(crate) fn require_rows(&self) -> Result<(), ExtractError> {
         if !self.cleaned.is_empty() {
             return Ok(());
         }
@@ -68,7 +68,9 @@ impl Input {
             Some(step) => format!("cleaning step `{}`", step.step),
             None => "reading the metadata".to_owned(),
         };
-        Err(RunError::NoRows { step })
+        Err(ExtractError::usage(format!(
+            "no rows are left after {step}: see the rows after each step with --dry-run"
+        )))
     }
 
     /// Returns the source of the clips' files. Drops rows that no catalog shares.
@@ -85,12 +87,12 @@ impl Input {
 /// Lists the clips of a recipe's data set in the folder or zip `audio`.
 ///
 /// # Errors
-/// [`RunError::Source`].
+/// [`ExtractError::Source`].
 pub(crate) fn open_source(
     audio: &Path,
     recipe: &Recipe,
     allow_outside: bool,
-) -> Result<Box<dyn Source>, RunError> {
+) -> Result<Box<dyn Source>, ExtractError> {
     let mut source = source::open(audio, media_of(recipe), allow_outside)?;
     source.set_bytes_max(recipe.file_bytes_max());
     Ok(source)
@@ -99,13 +101,13 @@ pub(crate) fn open_source(
 /// Opens some of the clips that [`open_source`] listed. `root` is the path of the audio root in `audio`.
 ///
 /// # Errors
-/// [`RunError::Source`].
+/// [`ExtractError::Source`].
 pub(crate) fn reopen_source(
     audio: &Path,
     recipe: &Recipe,
     root: &str,
     clips: Vec<ListedClip>,
-) -> Result<Box<dyn Source>, RunError> {
+) -> Result<Box<dyn Source>, ExtractError> {
     let mut source = source::reopen(audio, media_of(recipe), root, clips)?;
     source.set_bytes_max(recipe.file_bytes_max());
     Ok(source)
@@ -123,7 +125,7 @@ fn clean(
     settings: &Settings,
     source: &dyn Source,
     progress: &Arc<Progress>,
-) -> Result<CleanedRows, RunError> {
+) -> Result<CleanedRows, ExtractError> {
     let cleaned = catalog::clean(
         &job.recipe,
         &job.metadata,
@@ -134,9 +136,7 @@ fn clean(
 
     // The catalog's error does not contain the phase in which the job was stopped, so `progress` supplies it.
     cleaned.map_err(|error| match error {
-        CatalogError::Stopped => RunError::Stopped {
-            phase: progress.phase(),
-        },
+        CatalogError::Stopped => ExtractError::stopped_while(progress.phase()),
         CatalogError::NoAudio { rows, example, .. } => {
             let hint = catalog::hint_of_file(&example, source);
             CatalogError::NoAudio {

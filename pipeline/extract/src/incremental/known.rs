@@ -7,7 +7,7 @@ use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_schemas::input::InputSeen;
 use wavemill_source::{AudioIndex, Source};
 
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::settings::Settings;
 use crate::threads::survey::{self, FileContents};
 
@@ -56,14 +56,14 @@ impl KnownInputs {
     /// Reads the files of `clips` that are not known yet.
     ///
     /// # Errors
-    /// [`RunError::Extract`] if a file cannot be read; [`RunError::Stopped`] if the run was stopped.
+    /// An error that names a file that cannot be read; an error of the kind `Interrupted` if the run was stopped.
     pub(crate) fn read<'c>(
         &mut self,
         clips: impl IntoIterator<Item = &'c str>,
         source: &dyn Source,
         settings: &Settings,
         progress: &Progress,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), ExtractError> {
         let clips = clips.into_iter();
         let unknown: Vec<&str> = clips.filter(|key| self.get(key).is_none()).collect();
         if unknown.is_empty() {
@@ -74,9 +74,7 @@ impl KnownInputs {
         let contents =
             survey::read_files(unknown.iter().copied(), source, settings, progress, None)?;
         if progress.is_stopped() {
-            return Err(RunError::Stopped {
-                phase: Phase::Hashing,
-            });
+            return Err(ExtractError::stopped_while(Phase::Hashing));
         }
         progress.enter(phase, 0);
 

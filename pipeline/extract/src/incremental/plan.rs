@@ -14,7 +14,7 @@ use wavemill_store::shards::KeyInputs;
 
 use super::input::Input;
 use crate::engine::engine_of;
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::features::FeaturePlan;
 use crate::job::Job;
 use crate::settings::Settings;
@@ -42,14 +42,14 @@ impl<'a> Plan<'a> {
     /// shards of each side in the previous version.
     ///
     /// # Errors
-    /// [`RunError::Feature`]; [`RunError::Catalog`] if the metadata files cannot be read again.
+    /// An error that names a feature; [`ExtractError::Catalog`] if the metadata files cannot be read again.
     pub(crate) fn new(
         job: &'a Job,
         settings: &Settings,
         input: &Input,
         catalog: &Catalog,
         kept_counts: &BTreeMap<String, u64>,
-    ) -> Result<Self, RunError> {
+    ) -> Result<Self, ExtractError> {
         let shard_plan = plan::shards(&catalog.clips, &job.recipe, settings.limit, kept_counts);
         let features = FeaturePlan::new(&job.recipe, settings)?;
         let engine = engine_of(&job.recipe, settings);
@@ -70,16 +70,11 @@ impl<'a> Plan<'a> {
     /// Returns the run's limits of memory, threads and rejects.
     ///
     /// # Errors
-    /// [`RunError::Extract`] if the memory limit is too small.
-    pub(crate) fn limits(&self, settings: &Settings) -> Result<Limits, RunError> {
+    /// An error of the kind `Usage` if the memory limit is too small.
+    pub(crate) fn limits(&self, settings: &Settings) -> Result<Limits, ExtractError> {
         let planned = self.shard_plan.planned.len() as u64;
         let row_group_rows = self.recipe.shards.row_group_rows;
-        Ok(Limits::new(
-            settings,
-            planned,
-            row_group_rows,
-            &self.features,
-        )?)
+        Limits::new(settings, planned, row_group_rows, &self.features)
     }
 
     /// Returns the inputs from which the keys of the files of `features` are computed.
@@ -101,7 +96,7 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// None in practice.
-    pub(crate) fn features_id(&self) -> Result<String, RunError> {
+    pub(crate) fn features_id(&self) -> Result<String, ExtractError> {
         Ok(canonical::id(&self.features.entries())?)
     }
 
@@ -137,7 +132,7 @@ fn identity(
     catalog: &Catalog,
     shard_plan: &ShardPlan,
     engine: &Engine,
-) -> Result<Identity, RunError> {
+) -> Result<Identity, ExtractError> {
     let metadata = catalog::fingerprints(job.recipe.catalog.dataset, &job.metadata)?;
 
     // The hash covers the sizes of the files but no stamps: modification times differ between machines.

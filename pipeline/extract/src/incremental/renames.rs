@@ -6,7 +6,7 @@ use wavemill_store::Parent;
 
 use super::draft::DraftInputs;
 use super::known::KnownInputs;
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::incremental::parent;
 
 /// The key of a clip in the parent, by its current key.
@@ -16,12 +16,12 @@ pub(crate) type Renames = HashMap<String, String>;
 /// size matches are read.
 ///
 /// # Errors
-/// [`RunError::Store`], [`RunError::Extract`] if the store or a file cannot be read; [`RunError::Stopped`].
+/// [`ExtractError`] if the store or a file cannot be read, or if the run was stopped.
 pub(crate) fn find(
     inputs: &DraftInputs<'_, '_>,
     parent: &Parent,
     known: &mut KnownInputs,
-) -> Result<Renames, RunError> {
+) -> Result<Renames, ExtractError> {
     let source = &*inputs.input.source;
     let audio = source.index();
     let was = parent::inputs(inputs.store, &parent.manifest)?;

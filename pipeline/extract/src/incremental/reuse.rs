@@ -16,10 +16,9 @@ use wavemill_store::{Parent, Receipts, Store, StoreError, is_lost};
 use super::known::KnownInputs;
 use super::plan::Plan;
 use super::take::computed_again;
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::incremental::parent;
 use crate::settings::Settings;
-use crate::threads::ExtractError;
 
 /// The results that earlier runs have left in the store.
 pub(crate) struct EarlierRuns<'a> {
@@ -61,13 +60,13 @@ impl<'a> EarlierRuns<'a> {
     /// Reads the store's receipts. `parent` is the latest version.
     ///
     /// # Errors
-    /// [`RunError::Store`] if the receipts cannot be read.
+    /// [`ExtractError::Store`] if the receipts cannot be read.
     pub(crate) fn new(
         store: &'a Store,
         plan_id: &'a str,
         parent: Option<&'a Parent>,
         settings: &Settings,
-    ) -> Result<Self, RunError> {
+    ) -> Result<Self, ExtractError> {
         let manifest = parent.map(|parent| &parent.manifest);
         let parent = manifest.map(|manifest| manifest.plan_id.as_str());
         let recompute = settings.recompute;
@@ -113,7 +112,7 @@ impl<'a> EarlierRuns<'a> {
     /// file is unchanged; otherwise the file is read.
     ///
     /// # Errors
-    /// [`RunError::Store`], [`RunError::Extract`] if the store or a file cannot be read; [`RunError::Stopped`].
+    /// [`ExtractError`] if the store or a file cannot be read, or if the run was stopped.
     pub(crate) fn look_at_inputs(
         &self,
         known: &mut KnownInputs,
@@ -122,7 +121,7 @@ impl<'a> EarlierRuns<'a> {
         source: &dyn Source,
         settings: &Settings,
         progress: &Progress,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), ExtractError> {
         let mut doubtful = BTreeSet::new();
         for plan_id in &self.plans {
             let seen = self.store.seen(plan_id)?;
@@ -144,14 +143,15 @@ impl<'a> EarlierRuns<'a> {
     /// with a receipt for finished. Also returns warnings about files that the disk does not return.
     ///
     /// # Errors
-    /// [`RunError::Store`] if files cannot be checked or linked; [`ExtractError::Interrupted`] if the run was stopped.
+    /// [`ExtractError::Store`] if files cannot be checked or linked; an error of the kind `Interrupted` if the run was
+    /// stopped.
     pub(crate) fn finished(
         mut self,
         plan: &Plan<'_>,
         clips: &[ClipRow],
         known: &KnownInputs,
         progress: &Progress,
-    ) -> Result<(FinishedShards, Vec<String>), RunError> {
+    ) -> Result<(FinishedShards, Vec<String>), ExtractError> {
         let shard_plan = &plan.shard_plan;
         let keys = plan.key_inputs(clips, &plan.features);
         let features_id = plan.features_id()?;
@@ -160,11 +160,7 @@ impl<'a> EarlierRuns<'a> {
         for (place, shard) in shard_plan.shards.iter().enumerate() {
             // The stop flag is checked before each shard, because the shard's files are read to compare their hashes.
             if progress.is_stopped() {
-                return Err(ExtractError::Interrupted {
-                    done: finished.n_done(),
-                    total: finished.n_total(),
-                }
-                .into());
+                return Err(ExtractError::stopped_after(&finished));
             }
 
             // A shard without keys has an input that has not been read yet, so the shard is new.
@@ -321,14 +317,14 @@ impl<'a> EarlierRuns<'a> {
 /// Returns the files of a part of a stored plan that workers have finished.
 ///
 /// # Errors
-/// [`RunError::Store`] if receipts cannot be read; [`ExtractError::Changed`] if files were computed from different
+/// [`ExtractError::Store`] if receipts cannot be read; [`ExtractError::Changed`] if files were computed from different
 /// contents of a clip's file.
 pub(crate) fn finished_by_workers(
     store: &Store,
     plan_id: &str,
     shards: &[Shard],
     features: &[FeatureEntry],
-) -> Result<FinishedShards, RunError> {
+) -> Result<FinishedShards, ExtractError> {
     store.pull_seen(plan_id, shards.iter().map(Shard::label))?;
     let mut finished = FinishedShards::new(shards.len(), features.len());
     for (place, shard) in shards.iter().enumerate() {
@@ -358,7 +354,7 @@ pub(crate) fn add_checked(
     plan_id: &str,
     shards: &[ShardTask<'_>],
     keys: &KeyInputs<'_>,
-) -> Result<(), RunError> {
+) -> Result<(), ExtractError> {
     for ShardTask { place, shard } in shards {
         let label = shard.label();
         let seen = store.seen_of_shard(plan_id, &label)?;

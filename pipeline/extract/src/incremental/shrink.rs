@@ -6,11 +6,12 @@
 use std::collections::HashSet;
 
 use serde::Serialize;
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::recipe::Dataset;
 
 use super::draft::{Draft, DraftInputs};
 use super::known::KnownInputs;
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::incremental::parent;
 
 /// Maximum number of files named in a refusal.
@@ -36,8 +37,8 @@ impl VanishedClips {
     /// Refuses a run that would lose more than `fraction_max` of the clips of the previous version.
     ///
     /// # Errors
-    /// [`RunError::Shrunk`] if the run would lose more clips.
-    pub(crate) fn require_at_most(&self, fraction_max: f64) -> Result<(), RunError> {
+    /// [`Kind::OtherPlan`] if the run would lose more clips.
+    pub(crate) fn require_at_most(&self, fraction_max: f64) -> Result<(), PlainError> {
         if self.fraction() <= fraction_max {
             return Ok(());
         }
@@ -46,26 +47,29 @@ impl VanishedClips {
         } else {
             ""
         };
-        Err(RunError::Shrunk {
-            count: self.count,
-            of: self.of,
-            examples: self.examples.join(", ") + more,
-            fraction_max,
-            // The fraction is rounded up, so that the message names a value that permits the run.
-            remedy: (self.fraction() * 100.0).ceil() / 100.0,
-        })
+        // The fraction is rounded up, so that the message names a value that permits the run.
+        let remedy = (self.fraction() * 100.0).ceil() / 100.0;
+        let message = format!(
+            "{} of the {} clips of the previous version no longer have a file ({}{more}), more than --max-shrink \
+             {fraction_max} allows: is a folder missing or not mounted? If they were removed on purpose, give --max-shrink \
+             {remedy}",
+            self.count,
+            self.of,
+            self.examples.join(", ")
+        );
+        Err(PlainError::new(Kind::OtherPlan, message))
     }
 }
 
 /// Returns the vanished clips of the draft's parent; `None` in a new store.
 ///
 /// # Errors
-/// [`RunError::Store`] if a table of the parent cannot be read.
+/// [`ExtractError::Store`] if a table of the parent cannot be read.
 pub(crate) fn vanished(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
     known: &KnownInputs,
-) -> Result<Option<VanishedClips>, RunError> {
+) -> Result<Option<VanishedClips>, ExtractError> {
     let Some(parent) = &draft.parent else {
         return Ok(None);
     };

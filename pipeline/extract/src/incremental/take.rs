@@ -16,7 +16,7 @@ use super::known::KnownInputs;
 use super::plan::Plan;
 use super::renames::Renames;
 use super::reuse::Pass;
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::features::FeaturePlan;
 use crate::incremental::parent::{self, ClipRows, ParentInput, RowIndex};
 use crate::settings::Settings;
@@ -59,14 +59,14 @@ impl<'a> ParentRows<'a> {
     /// Reads the parent's rejects, and its inputs of the clips of `passes`, but no tensors.
     ///
     /// # Errors
-    /// [`RunError::Store`] if the parent's inputs cannot be read.
+    /// [`ExtractError::Store`] if the parent's inputs cannot be read.
     pub(crate) fn new(
         store: &'a Store,
         parent: &'a Parent,
         renames: &'a Renames,
         passes: &[Pass<'_>],
         clips: &[ClipRow],
-    ) -> Result<Self, RunError> {
+    ) -> Result<Self, ExtractError> {
         let members = passes.iter().flat_map(|pass| &pass.todo);
         let members = members.flat_map(|task| &task.shard.members);
         let keys = members.map(|&row| key_in_parent(&clips[row].clip_key, renames));
@@ -92,12 +92,12 @@ impl<'a> ParentRows<'a> {
     /// damaged file could hide some of them, so all files must be intact.
     ///
     /// # Errors
-    /// [`RunError::Store`] if a file of the parent cannot be checked.
+    /// [`ExtractError::Store`] if a file of the parent cannot be checked.
     pub(crate) fn index_by(
         &mut self,
         feature: &FeatureEntry,
         threads: usize,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), ExtractError> {
         if self.indexed == feature.name {
             return Ok(());
         }
@@ -127,7 +127,7 @@ impl<'a> ParentRows<'a> {
     /// file.
     ///
     /// # Errors
-    /// [`RunError::Store`] if a file of the parent cannot be checked.
+    /// [`ExtractError::Store`] if a file of the parent cannot be checked.
     pub(crate) fn taken(
         &mut self,
         pass: &Pass<'_>,
@@ -136,7 +136,7 @@ impl<'a> ParentRows<'a> {
         clips: &[ClipRow],
         known: &KnownInputs,
         threads: usize,
-    ) -> Result<(TakenRows, Vec<String>), RunError> {
+    ) -> Result<(TakenRows, Vec<String>), ExtractError> {
         if let Some(first) = kept.first() {
             self.index_by(first, threads)?;
         }

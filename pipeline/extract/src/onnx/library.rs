@@ -7,7 +7,7 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 use wavemill_kernels::wheel_files;
 
-use super::ModelError;
+use super::TensorError;
 
 /// Name of the library, before its version.
 const FILE: &str = "libonnxruntime.so";
@@ -30,8 +30,8 @@ pub struct OnnxRuntime {
 /// searches last.
 ///
 /// # Errors
-/// [`ModelError::Library`] if there is none, or if it is older than 1.17.
-pub fn find_onnx_runtime() -> Result<OnnxRuntime, ModelError> {
+/// [`TensorError::Model`] if there is none, or if it is older than 1.17.
+pub fn find_onnx_runtime() -> Result<OnnxRuntime, TensorError> {
     let candidates = match std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
         Some(named) => vec![PathBuf::from(named)],
         None => {
@@ -52,10 +52,7 @@ pub fn find_onnx_runtime() -> Result<OnnxRuntime, ModelError> {
             None => problem = format!("{} cannot be loaded", path.display()),
         }
     }
-    Err(ModelError::Library {
-        problem,
-        oldest: ort::MINOR_VERSION,
-    })
+    Err(TensorError::no_library(&problem))
 }
 
 /// Returns the name of the library for the engine of a store, with the instructions by which the library selects its code,
@@ -82,22 +79,18 @@ const fn instructions() -> &'static str {
 }
 
 /// Opens the library once per process.
-pub(super) fn environment() -> Result<&'static Environment, ModelError> {
+pub(super) fn environment() -> Result<&'static Environment, TensorError> {
     static OPENED: OnceLock<Environment> = OnceLock::new();
     if let Some(opened) = OPENED.get() {
         return Ok(opened);
     }
 
     let found = find_onnx_runtime()?;
-    let failed = |problem: String| ModelError::Library {
-        problem,
-        oldest: ort::MINOR_VERSION,
-    };
     let opened = ort::init_from(&found.path)
-        .map_err(|error| failed(error.to_string()))?
+        .map_err(|error| TensorError::no_library(&error.to_string()))?
         .with_name("wavemill")
         .build()
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| TensorError::no_library(&error.to_string()))?;
     // Calls return their errors, so the log would only repeat them.
     opened.set_log_level(LogLevel::Fatal);
     Ok(OPENED.get_or_init(|| opened))

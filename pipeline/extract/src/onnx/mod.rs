@@ -10,8 +10,7 @@ mod model;
 mod plan;
 mod pooling;
 
-pub use error::ModelError;
-pub(crate) use error::TensorError;
+pub use error::TensorError;
 pub(crate) use library::engine;
 pub use library::{OnnxRuntime, find_onnx_runtime};
 pub(crate) use model::Model;

@@ -6,7 +6,7 @@ use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
 use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
 use wavemill_schemas::recipe::{Fault, ModelSizes, OnnxArgs, Pooling};
 
-use super::ModelError;
+use super::TensorError;
 use super::external::has_external_data;
 use super::library::environment;
 
@@ -82,13 +82,13 @@ impl Model {
     /// `row` is the number of samples or frames of every row; `None` if rows differ. `threads` compute one call.
     ///
     /// # Errors
-    /// [`ModelError`]; a [`Fault`] names the option that does not fit the model.
+    /// [`TensorError`]; a [`Fault`] names the option that does not fit the model.
     pub(crate) fn load(
         file: &[u8],
         args: &OnnxArgs,
         row: Option<usize>,
         threads: usize,
-    ) -> Result<Self, ModelError> {
+    ) -> Result<Self, TensorError> {
         require_one_file(file)?;
         let before = resident_bytes();
         let session = open(file, threads)?;
@@ -121,7 +121,7 @@ impl Model {
     }
 
     /// Runs the model on zeros, to learn the shape of its output.
-    fn measure(&mut self, args: &OnnxArgs, window: usize) -> Result<(), ModelError> {
+    fn measure(&mut self, args: &OnnxArgs, window: usize) -> Result<(), TensorError> {
         let mut dims = self.dims.iter();
         let n_values = dims.try_fold(1_usize, |n, &dim| n.checked_mul(dim));
         let n_values = n_values.filter(|n| (1..=INPUT_VALUES_MAX).contains(n));
@@ -192,12 +192,12 @@ impl Model {
     }
 
     /// Runs the model like [`Self::run`], and checks that the output has the shape of the output for zeros.
-    pub(super) fn run_alike(&self, window: &[f32], out: &mut Vec<f32>) -> Result<(), ModelError> {
+    pub(super) fn run_alike(&self, window: &[f32], out: &mut Vec<f32>) -> Result<(), TensorError> {
         let shape = self.run(window, out)?;
         if shape == self.output_shape {
             return Ok(());
         }
-        Err(ModelError::Run(format!(
+        Err(TensorError::not_run(&format!(
             "its output has the shape {shape:?}, and for zeros {:?}: the shape must not depend on values",
             self.output_shape
         )))
@@ -206,7 +206,11 @@ impl Model {
     /// Runs the model on a window. Replaces `out` by the output and returns its shape.
     ///
     /// A call computes one window: on a CPU, eight windows at once took eight times as long as one.
-    pub(super) fn run(&self, window: &[f32], out: &mut Vec<f32>) -> Result<Vec<usize>, ModelError> {
+    pub(super) fn run(
+        &self,
+        window: &[f32],
+        out: &mut Vec<f32>,
+    ) -> Result<Vec<usize>, TensorError> {
         let shape = self.dims.clone();
         let tensor = TensorRef::from_array_view((shape, window)).map_err(run_error)?;
         // A panic elsewhere leaves the session as it was.
@@ -222,12 +226,12 @@ impl Model {
     }
 }
 
-fn load_error(error: ort::Error) -> ModelError {
-    ModelError::Load(error.message().trim().to_owned())
+fn load_error(error: ort::Error) -> TensorError {
+    TensorError::not_loaded(error.message().trim())
 }
 
 /// Refuses a model that has weights in other files, which ONNX Runtime would read relative to the current directory.
-fn require_one_file(file: &[u8]) -> Result<(), ModelError> {
+fn require_one_file(file: &[u8]) -> Result<(), TensorError> {
     // ONNX Runtime's own format, which it reads from memory without other files.
     if file.get(4..8) == Some(b"ORTM") {
         return Ok(());
@@ -241,16 +245,16 @@ fn require_one_file(file: &[u8]) -> Result<(), ModelError> {
         }
         None => {
             let problem = "it is not a complete file in ONNX format (protocol buffers)";
-            Err(ModelError::Load(problem.to_owned()))
+            Err(TensorError::not_loaded(problem))
         }
     }
 }
 
-fn run_error(error: ort::Error) -> ModelError {
-    ModelError::Run(error.message().trim().to_owned())
+fn run_error(error: ort::Error) -> TensorError {
+    TensorError::not_run(error.message().trim())
 }
 
-fn open(file: &[u8], threads: usize) -> Result<Session, ModelError> {
+fn open(file: &[u8], threads: usize) -> Result<Session, TensorError> {
     let builder = Session::builder(environment()?).map_err(load_error)?;
     let builder = builder
         .with_intra_threads(threads)
@@ -258,7 +262,7 @@ fn open(file: &[u8], threads: usize) -> Result<Session, ModelError> {
         // Spinning threads would take time from those that decode.
         .and_then(|builder| builder.with_intra_op_spinning(false))
         .and_then(|builder| builder.with_deterministic_compute(true));
-    let mut builder = builder.map_err(|error| ModelError::Load(error.message().to_owned()))?;
+    let mut builder = builder.map_err(|error| TensorError::not_loaded(error.message()))?;
     builder.commit_from_memory(file).map_err(load_error)
 }
 
@@ -267,7 +271,7 @@ fn names(outlets: &[Outlet]) -> String {
     names.join(", ")
 }
 
-fn only_input(session: &Session) -> Result<&Outlet, ModelError> {
+fn only_input(session: &Session) -> Result<&Outlet, TensorError> {
     match session.inputs() {
         [input] => Ok(input),
         [] => Err(Fault::new("model", "has no input").into()),
@@ -283,7 +287,7 @@ fn only_input(session: &Session) -> Result<&Outlet, ModelError> {
 }
 
 /// Returns the name of the output that the feature stores.
-fn selected_output(session: &Session, args: &OnnxArgs) -> Result<String, ModelError> {
+fn selected_output(session: &Session, args: &OnnxArgs) -> Result<String, TensorError> {
     let outputs = session.outputs();
     let selected = match &args.output {
         Some(name) => outputs.iter().find(|output| output.name() == name),
@@ -304,7 +308,7 @@ fn selected_output(session: &Session, args: &OnnxArgs) -> Result<String, ModelEr
 }
 
 /// Returns the dimensions of an input or output; a dynamic one is −1.
-fn float_shape(dtype: &ValueType, kind: &str, name: &str) -> Result<Vec<i64>, ModelError> {
+fn float_shape(dtype: &ValueType, kind: &str, name: &str) -> Result<Vec<i64>, TensorError> {
     match dtype {
         ValueType::Tensor {
             ty: TensorElementType::Float32,
@@ -325,7 +329,7 @@ fn window(
     source: Source,
     given: Option<usize>,
     row: Option<usize>,
-) -> Result<usize, ModelError> {
+) -> Result<usize, TensorError> {
     let n_axes = source.dims(0).len();
     let axis = shape.len().checked_sub(n_axes - source.axis());
     let fixed = axis.and_then(|axis| shape.get(axis)).copied();
@@ -359,7 +363,7 @@ struct Layout {
 impl Layout {
     /// Compares the model's input with the dimensions of a window. In front of these, it may have an axis for a batch, and
     /// behind that one of channels of size 1.
-    fn new(shape: &[i64], window: &[usize]) -> Result<Self, ModelError> {
+    fn new(shape: &[i64], window: &[usize]) -> Result<Self, TensorError> {
         let n_front = shape.len().saturating_sub(window.len());
         let ones = std::iter::repeat_n(1, n_front);
         let dims: Vec<usize> = ones.chain(window.iter().copied()).collect();
@@ -391,12 +395,12 @@ fn shown(shape: &[i64]) -> String {
     format!("[{}]", dims.collect::<Vec<_>>().join(", "))
 }
 
-fn output_fault(shape: &[usize], problem: &str) -> ModelError {
+fn output_fault(shape: &[usize], problem: &str) -> TensorError {
     Fault::new("output", format!("has the shape {shape:?}: {problem}")).into()
 }
 
 /// Returns the dimensions of a pooled output.
-fn pooled(args: &OnnxArgs, layers: usize, values: usize) -> Result<Vec<usize>, ModelError> {
+fn pooled(args: &OnnxArgs, layers: usize, values: usize) -> Result<Vec<usize>, TensorError> {
     let values = match args.pooling {
         Pooling::MeanStd => 2 * values,
         Pooling::Mean | Pooling::Window | Pooling::None => values,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use wavemill_kernels::{KernelError, Packing, pack_into};
 use wavemill_schemas::recipe::{Dtype, OnnxArgs, STANDARDIZE_EPS};
 
+use super::TensorError;
 use super::model::{Model, Source};
 use super::pooling::Pool;
-use super::{ModelError, TensorError};
 
 /// Buffers of one worker for a feature that a model computes.
 pub(crate) struct ModelPlan {
@@ -55,8 +55,8 @@ impl ModelPlan {
     /// window are followed by zeros.
     ///
     /// # Errors
-    /// [`KernelError::TooFewFrames`] for fewer frames than a window; [`TensorError::Model`] if the model fails or if its
-    /// output is not finite.
+    /// [`KernelError::TooFewFrames`] for fewer frames than a window; [`TensorError::Model`] if the model fails;
+    /// [`TensorError::NotFinite`].
     pub(crate) fn run(&mut self, values: &[f32]) -> Result<Vec<u8>, TensorError> {
         let n = values.len() / self.source.n_bands();
         let sizes = self.model.sizes();
@@ -106,7 +106,7 @@ impl ModelPlan {
     fn packed(&mut self) -> Result<Vec<u8>, TensorError> {
         if let Some(index) = self.row.iter().position(|value| !value.is_finite()) {
             let value = self.row[index];
-            return Err(ModelError::NotFinite { index, value }.into());
+            return Err(TensorError::NotFinite { index, value });
         }
         let mut bytes = Vec::with_capacity(self.row.len() * self.packing.dtype().bytes());
         pack_into(&self.row, self.packing, &mut bytes)?;

@@ -11,8 +11,8 @@ use wavemill_store::shards::FinishedShards;
 use wavemill_store::tensors;
 
 use super::planned::{InputAccount, PlannedVersion, PlannedWork};
-use crate::error::RunError;
-use crate::threads::{ExtractError, RejectTally};
+use crate::error::ExtractError;
+use crate::threads::RejectTally;
 
 /// Index of the feature from which counts are taken. All features have rows of the same clips and reject the others.
 const FIRST: usize = 0;
@@ -47,12 +47,12 @@ pub(super) fn of_inputs(
 /// order.
 ///
 /// # Errors
-/// [`RunError::Accounting`] if the sums do not match.
+/// [`ExtractError::inconsistent`] if the sums do not match.
 pub(super) fn manifest(
     planned: &PlannedVersion,
     tables: Vec<FileEntry>,
     finished: &FinishedShards,
-) -> Result<Manifest, RunError> {
+) -> Result<Manifest, ExtractError> {
     let PlannedVersion {
         plan_id,
         work,
@@ -80,9 +80,8 @@ pub(super) fn manifest(
 
     // Of two files with the same path, the later one would have replaced the earlier one.
     if let Some(path) = named_twice(&files) {
-        return Err(RunError::Accounting {
-            what: format!("{path} belongs to two shards"),
-        });
+        let what = format!("{path} belongs to two shards");
+        return Err(ExtractError::inconsistent(&what));
     }
 
     let mut counts = counts(&commit.account, &files, features, finished)?;
@@ -136,7 +135,7 @@ fn counts(
     files: &[FileEntry],
     features: &[FeatureEntry],
     finished: &FinishedShards,
-) -> Result<Counts, RunError> {
+) -> Result<Counts, ExtractError> {
     let mut rejects = BTreeMap::new();
     count_reasons(&mut rejects, &account.rejects);
     count_reasons(&mut rejects, clip_rejects(finished));
@@ -185,7 +184,7 @@ fn check(
     members: u64,
     feature_rows: &[u64],
     finished: &FinishedShards,
-) -> Result<(), RunError> {
+) -> Result<(), ExtractError> {
     let Counts {
         rows_read,
         rows_kept,
@@ -200,19 +199,19 @@ fn check(
         let what = format!(
             "{rows_read} rows read, {rows_kept} kept + {dropped} dropped + {rows_rejected} rejected"
         );
-        return Err(RunError::Accounting { what });
+        return Err(ExtractError::inconsistent(&what));
     }
 
     if let Some(&place) = finished.in_dispute().first() {
         let file = finished.receipts_of_shard(place).iter().flatten().next();
         let path = file.map_or("", |receipt| &receipt.file.path);
         let what = format!("the features of the shard of {path} do not reject the same clips");
-        return Err(RunError::Accounting { what });
+        return Err(ExtractError::inconsistent(&what));
     }
 
     if feature_rows.iter().any(|n| *n != counts.feature_rows) {
         let what = format!("features have different numbers of rows: {feature_rows:?}");
-        return Err(RunError::Accounting { what });
+        return Err(ExtractError::inconsistent(&what));
     }
 
     // Under the rule `segment` a clip is a member of several shards; under other rules, of exactly one.
@@ -221,7 +220,7 @@ fn check(
     if members == clips_planned && written + clips_rejected != clips_planned {
         let what =
             format!("{clips_planned} clips planned, {written} written + {clips_rejected} rejected");
-        return Err(RunError::Accounting { what });
+        return Err(ExtractError::inconsistent(&what));
     }
     Ok(())
 }

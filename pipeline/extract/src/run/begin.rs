@@ -8,7 +8,7 @@ use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_schemas::manifest::{Identity, Manifest};
 use wavemill_store::{Access, Decision, Lock, PlanRecord, Store, StoreError};
 
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::incremental::changes::{DataChanges, State};
 use crate::incremental::draft::{Draft, DraftInputs};
 use crate::incremental::known::KnownInputs;
@@ -36,12 +36,12 @@ pub(super) struct NewVersion {
 /// `known`.
 ///
 /// # Errors
-/// [`RunError::Store`]; errors from checking whether inputs changed, and from drafting.
+/// [`ExtractError::Store`]; errors from checking whether inputs changed, and from drafting.
 pub(super) fn begin<'j>(
     inputs: &DraftInputs<'j, '_>,
     draft: &mut Draft<'j>,
     known: &mut KnownInputs,
-) -> Result<Start, RunError> {
+) -> Result<Start, ExtractError> {
     let store = inputs.store;
     // Decide without the lock first: a store that is up to date may be read-only.
     if let Decision::NothingToDo(version, manifest) = decide(inputs, draft, known)? {
@@ -96,7 +96,7 @@ pub(super) fn begin<'j>(
 /// there if its server could lose a commit.
 ///
 /// # Errors
-/// [`RunError::Stopped`] if the run was stopped while it waited; the errors of
+/// An error of the kind `Interrupted` if the run was stopped while it waited; the errors of
 /// [`Store::lock`](wavemill_store::Store::lock) and
 /// [`Store::require_conditional_writes`](wavemill_store::Store::require_conditional_writes).
 pub(super) fn take_lock(
@@ -104,13 +104,13 @@ pub(super) fn take_lock(
     access: Access,
     wait: Duration,
     progress: &Progress,
-) -> Result<Lock, RunError> {
+) -> Result<Lock, ExtractError> {
     progress.enter(Phase::Waiting, 0);
     let locked = store.lock(access, wait, || progress.is_stopped());
     match locked {
-        Err(StoreError::Locked { .. }) if progress.is_stopped() => Err(RunError::Stopped {
-            phase: Phase::Waiting,
-        }),
+        Err(StoreError::Locked { .. }) if progress.is_stopped() => {
+            Err(ExtractError::stopped_while(Phase::Waiting))
+        }
         locked => {
             let lock = locked?;
             store.require_conditional_writes()?;
@@ -123,12 +123,12 @@ pub(super) fn take_lock(
 /// version whose stamps differ are read again, and their contents are added to `known`.
 ///
 /// # Errors
-/// [`RunError::Store`] if the run is refused; errors from reading inputs.
+/// [`ExtractError::Store`] if the run is refused; errors from reading inputs.
 pub(super) fn decide(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
     known: &mut KnownInputs,
-) -> Result<Decision, RunError> {
+) -> Result<Decision, ExtractError> {
     inputs.store.decide(
         draft.parent.as_ref(),
         &draft.plan.identity,
@@ -163,13 +163,12 @@ fn what_differs(
 /// contents, which finds changes that keep the size of a file.
 ///
 /// # Errors
-/// [`RunError::Store`] if receipts cannot be listed, [`RunError::Extract`] if a clip cannot be read,
-/// [`RunError::Stopped`].
+/// [`ExtractError`] if receipts cannot be listed or a clip cannot be read, or if the run was stopped.
 fn stale_inputs(
     inputs: &DraftInputs<'_, '_>,
     manifest: &Manifest,
     known: &mut KnownInputs,
-) -> Result<Vec<String>, RunError> {
+) -> Result<Vec<String>, ExtractError> {
     let was = inputs.store.seen(&manifest.plan_id)?;
     let source = &*inputs.input.source;
     let doubtful = known.recall(was.clone(), source.index());

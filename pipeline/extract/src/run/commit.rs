@@ -7,20 +7,20 @@ use wavemill_store::{Parent, Store};
 
 use super::planned::PlannedVersion;
 use super::{Report, RunMonitor, account, tables};
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::incremental::copies::sides::on_several_sides;
 
 /// Accounts for every input and commits the version. `parent` is the latest version; `None` in a new store.
 ///
 /// # Errors
-/// [`RunError`] if the counts do not match, there are too many rejects, or the store cannot be written.
+/// [`ExtractError`] if the counts do not match, there are too many rejects, or the store cannot be written.
 pub(super) fn commit(
     store: &Store,
     parent: Option<&Parent>,
     planned: &PlannedVersion,
     finished: &FinishedShards,
     monitor: &RunMonitor,
-) -> Result<Report, RunError> {
+) -> Result<Report, ExtractError> {
     monitor.progress.enter(Phase::Commit, 0);
     fail_point!("run-before-commit");
 

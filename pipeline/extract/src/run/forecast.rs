@@ -6,7 +6,7 @@ use wavemill_store::Parent;
 use super::report::FileReuse;
 use super::space;
 use super::tables;
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::features::ClipTotals;
 use crate::incremental::draft::{Draft, DraftInputs};
 use crate::incremental::known::KnownInputs;
@@ -37,13 +37,13 @@ pub struct Forecast {
 /// Looks for existing files as the run would, but does not link or write files or check them for damage.
 ///
 /// # Errors
-/// [`RunError::Store`]; errors from reading files that changed.
+/// [`ExtractError::Store`]; errors from reading files that changed.
 pub(super) fn forecast(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
     plan_id: &str,
     known: &mut KnownInputs,
-) -> Result<Forecast, RunError> {
+) -> Result<Forecast, ExtractError> {
     let DraftInputs {
         settings,
         input,

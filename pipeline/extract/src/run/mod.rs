@@ -22,9 +22,9 @@ use wavemill_schemas::recipe::Recipe;
 
 pub use self::preview::{Preview, SideLabels, preview};
 pub use self::report::{FileReuse, Report};
-pub use self::space::free_bytes;
+pub use self::space::{free_bytes, require_space};
 pub use self::steps::{Part, PlanReport, Share, WorkJob, WorkReport, commit, plan, work};
-pub use crate::error::{RunError, SpaceError};
+use crate::error::ExtractError;
 pub use crate::incremental::moves::{MoveCount, SideChanges};
 pub use crate::incremental::shrink::VanishedClips;
 pub use crate::job::Job;
@@ -62,8 +62,8 @@ impl RunMonitor {
 /// Runs an extraction. This is all of `wavemill extract` except its command line.
 ///
 /// # Errors
-/// [`RunError`] if no version is committed. Finished work is kept, and the same call resumes from there.
-pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Report, RunError> {
+/// [`ExtractError`] if no version is committed. Finished work is kept, and the same call resumes from there.
+pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Report, ExtractError> {
     let mut prepared = match prepare::prepare(job, settings, monitor)? {
         Preparation::NothingToDo(report) => return Ok(*report),
         Preparation::Version(prepared) => prepared,
@@ -76,7 +76,7 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
 }
 
 /// Writes everything that does not exist yet, and commits the version.
-fn write_and_commit(prepared: &mut Prepared<'_>) -> Result<Report, RunError> {
+fn write_and_commit(prepared: &mut Prepared<'_>) -> Result<Report, ExtractError> {
     // Files that exist already need no more space, so these files are found before free space is checked.
     let mut finished = prepared.finished_shards()?;
     prepared.shards().check_space(&finished)?;
@@ -106,8 +106,8 @@ fn write_and_commit(prepared: &mut Prepared<'_>) -> Result<Report, RunError> {
 fn end(
     prepared: Prepared<'_>,
     record: RunRecord,
-    committed: Result<Report, RunError>,
-) -> Result<Report, RunError> {
+    committed: Result<Report, ExtractError>,
+) -> Result<Report, ExtractError> {
     let Prepared {
         job,
         monitor,

@@ -12,7 +12,7 @@ use super::begin::{self, NewVersion, Start};
 use super::planned::{PlannedCommit, PlannedVersion, PlannedWork};
 use super::shards::ShardRun;
 use super::{FileReuse, Report, RunMonitor, account, tables};
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::incremental::draft::{Draft, DraftInputs};
 use crate::incremental::input::Input;
 use crate::incremental::known::KnownInputs;
@@ -20,7 +20,7 @@ use crate::incremental::moves::SideChanges;
 use crate::incremental::reuse::EarlierRuns;
 use crate::job::Job;
 use crate::settings::Settings;
-use crate::threads::{ExtractError, Limits};
+use crate::threads::Limits;
 
 /// Result of preparing a version.
 pub(super) enum Preparation<'a> {
@@ -55,12 +55,12 @@ pub(super) struct Prepared<'a> {
 /// Reads the inputs and plans a version.
 ///
 /// # Errors
-/// [`RunError`] if the inputs cannot be used, or the store refuses the plan.
+/// [`ExtractError`] if the inputs cannot be used, or the store refuses the plan.
 pub(super) fn prepare<'a>(
     job: &'a Job,
     settings: &'a Settings,
     monitor: &'a RunMonitor,
-) -> Result<Preparation<'a>, RunError> {
+) -> Result<Preparation<'a>, ExtractError> {
     let mut input = Input::open(job, settings, &monitor.progress)?;
     input.require_rows()?;
     let files = std::mem::take(&mut input.files);
@@ -122,7 +122,7 @@ pub(super) fn prepare<'a>(
 impl Prepared<'_> {
     /// Finds the files that exist already. Inputs that differ from the state in which earlier runs read them are read
     /// again.
-    pub(super) fn finished_shards(&mut self) -> Result<FinishedShards, RunError> {
+    pub(super) fn finished_shards(&mut self) -> Result<FinishedShards, ExtractError> {
         let Self {
             draft,
             known,
@@ -164,7 +164,7 @@ impl Prepared<'_> {
     pub(super) fn planned(
         &mut self,
         finished: &FinishedShards,
-    ) -> Result<PlannedVersion, RunError> {
+    ) -> Result<PlannedVersion, ExtractError> {
         self.monitor.progress.enter(Phase::Tables, 0);
         let (tables, other_rejects) = self.write_tables(finished)?;
         let Self {
@@ -215,7 +215,7 @@ impl Prepared<'_> {
     fn write_tables(
         &mut self,
         finished: &FinishedShards,
-    ) -> Result<(Vec<FileEntry>, Vec<Reject>), RunError> {
+    ) -> Result<(Vec<FileEntry>, Vec<Reject>), ExtractError> {
         let catalog = &mut self.draft.catalog;
         let catalog_tables = std::mem::take(&mut catalog.tables);
         let (tables, mut rejects) = tables::write(
@@ -235,15 +235,11 @@ impl Prepared<'_> {
     }
 
     /// # Errors
-    /// [`ExtractError::Interrupted`] if the run was asked to stop.
-    fn require_not_stopped(&self, finished: &FinishedShards) -> Result<(), RunError> {
+    /// An error of the kind `Interrupted` if the run was asked to stop.
+    fn require_not_stopped(&self, finished: &FinishedShards) -> Result<(), ExtractError> {
         if !self.monitor.progress.is_stopped() {
             return Ok(());
         }
-        Err(ExtractError::Interrupted {
-            done: finished.n_done(),
-            total: finished.n_total(),
-        }
-        .into())
+        Err(ExtractError::stopped_after(finished))
     }
 }

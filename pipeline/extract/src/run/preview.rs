@@ -9,13 +9,14 @@ use serde::Serialize;
 use wavemill_catalog::{Catalog, Duplicates, FileAccount, StepCount};
 use wavemill_runtime::progress::Progress;
 use wavemill_schemas::clip::ClipRow;
+use wavemill_schemas::exit::{Classified, Kind};
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::sides::NO_SIDE;
-use wavemill_store::{Decision, PlanRecord, Purpose, Store, StoreError};
+use wavemill_store::{Decision, PlanRecord, Purpose, Store};
 
 use super::begin;
 use super::forecast::{Forecast, forecast};
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::features::ClipTotals;
 use crate::incremental::changes::{DataChanges, EXAMPLES, State};
 use crate::incremental::draft::{Draft, DraftInputs};
@@ -59,7 +60,7 @@ pub struct Preview {
     pub nothing_to_do: bool,
     /// The error that a run would end with, if it would be refused.
     #[serde(skip)]
-    pub refusal: Option<RunError>,
+    pub refusal: Option<ExtractError>,
     /// Number of files of each feature.
     pub shards: usize,
     /// The features that would be stored.
@@ -119,7 +120,7 @@ pub fn preview(
     job: &Job,
     settings: &Settings,
     progress: &Arc<Progress>,
-) -> Result<Preview, RunError> {
+) -> Result<Preview, ExtractError> {
     let mut input = Input::open(job, settings, progress)?;
     let store = Store::find(&job.store, Purpose::Reading)?;
     store.pull_receipts()?;
@@ -266,7 +267,7 @@ enum Outcome {
     /// The run would create a version with this number.
     Version { version: u64, plan_id: String },
     /// The run would fail with this error before it writes anything.
-    Refused(RunError),
+    Refused(ExtractError),
 }
 
 impl Outcome {
@@ -279,7 +280,7 @@ impl Outcome {
         draft: &Draft<'_>,
         vanished: Option<&VanishedClips>,
         known: &mut KnownInputs,
-    ) -> Result<Self, RunError> {
+    ) -> Result<Self, ExtractError> {
         if let Err(refusal) = inputs.input.require_rows() {
             return Ok(Self::Refused(refusal));
         }
@@ -290,14 +291,12 @@ impl Outcome {
                 version: draft.version(),
                 plan_id: identity.plan_id()?,
             }),
-            Err(
-                refusal @ (RunError::Store(StoreError::OtherPlan { .. }) | RunError::Shrunk { .. }),
-            ) => Ok(Self::Refused(refusal)),
+            Err(refusal) if refusal.kind() == Kind::OtherPlan => Ok(Self::Refused(refusal)),
             Err(error) => Err(error),
         }
     }
 
-    fn refusal(self) -> Option<RunError> {
+    fn refusal(self) -> Option<ExtractError> {
         match self {
             Self::Refused(refusal) => Some(refusal),
             Self::NothingToDo { .. } | Self::Version { .. } => None,
@@ -323,7 +322,7 @@ fn decide(
     draft: &Draft<'_>,
     vanished: Option<&VanishedClips>,
     known: &mut KnownInputs,
-) -> Result<Decision, RunError> {
+) -> Result<Decision, ExtractError> {
     let DraftInputs {
         store, settings, ..
     } = *inputs;

@@ -9,10 +9,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::{Value, json};
 use wavemill_schemas::durable::random_token;
+use wavemill_schemas::exit::{Classified, Kind};
 use wavemill_store::{Store, StoreError, durable};
 
-use crate::error::RunError;
-use crate::threads::ExtractError;
+use crate::error::ExtractError;
 
 /// Outcome of a run that committed a version.
 pub(super) const COMMITTED: &str = "committed";
@@ -77,11 +77,10 @@ impl RunRecord {
 
     /// Adds the last line to the record of a run that was interrupted or failed. An error about too many rejects then
     /// refers to this record, which lists them; other errors are returned unchanged.
-    pub(super) fn failed(self, error: RunError, warnings: &[String]) -> RunError {
-        let outcome = if error.is_interruption() {
-            "interrupted"
-        } else {
-            "failed"
+    pub(super) fn failed(self, error: ExtractError, warnings: &[String]) -> ExtractError {
+        let outcome = match error.kind() {
+            Kind::Interrupted => "interrupted",
+            _ => "failed",
         };
         let seconds = self.start.elapsed().as_secs_f64();
         let mut line = json!({"event": "end", "outcome": outcome, "seconds": seconds, "error": describe_error(&error),
@@ -99,8 +98,8 @@ impl RunRecord {
     }
 
     /// Adds the path of this record to an error about too many rejects, if the rejects were written to the record.
-    fn listing_rejects(self, mut error: RunError, is_written: bool) -> RunError {
-        if let RunError::Extract(ExtractError::TooManyRejects { list, .. }) = &mut error {
+    fn listing_rejects(self, mut error: ExtractError, is_written: bool) -> ExtractError {
+        if let ExtractError::TooManyRejects { list, .. } = &mut error {
             *list = is_written.then_some(self.path);
         }
         error
@@ -121,7 +120,7 @@ impl RunRecord {
 }
 
 /// Formats an error with its causes on one line.
-fn describe_error(error: &RunError) -> String {
+fn describe_error(error: &ExtractError) -> String {
     let mut message = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -11,7 +11,7 @@ use wavemill_store::shards::{FinishedShards, TakenRows};
 use wavemill_store::{Parent, Store};
 
 use super::{RunMonitor, space};
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::incremental::known::KnownInputs;
 use crate::incremental::plan::Plan;
 use crate::incremental::renames::Renames;
@@ -39,8 +39,8 @@ pub(super) struct ShardRun<'a> {
 
 impl ShardRun<'_> {
     /// # Errors
-    /// [`RunError::Space`] if the files that remain to be written cannot fit on the disk.
-    pub(super) fn check_space(&self, finished: &FinishedShards) -> Result<(), RunError> {
+    /// An error of the kind `NoSpace` if the files that remain to be written cannot fit on the disk.
+    pub(super) fn check_space(&self, finished: &FinishedShards) -> Result<(), ExtractError> {
         // Copies of files that are sent to an object store are removed.
         if self.store.remote().is_some() {
             return Ok(());
@@ -50,19 +50,20 @@ impl ShardRun<'_> {
         let needed_bytes = passes
             .map(|pass| space::least_bytes(pass, self.clips, self.source.index(), self.plan))
             .sum();
-        Ok(space::check(self.store.root(), needed_bytes)?)
+        Ok(space::require_space(self.store.root(), needed_bytes)?)
     }
 
     /// Writes the files that `finished` lacks and adds their receipts. Returns warnings about damaged files of the
     /// parent.
     ///
     /// # Errors
-    /// [`RunError::Extract`], [`RunError::Store`]. Receipts of finished files are kept.
+    /// [`ExtractError`] if the store or a clip cannot be read, or the store cannot be written. Receipts of finished files
+    /// are kept.
     pub(super) fn write_missing(
         &self,
         known: KnownInputs,
         finished: &mut FinishedShards,
-    ) -> Result<Vec<String>, RunError> {
+    ) -> Result<Vec<String>, ExtractError> {
         let passes = self.passes(finished);
         let (taken, warnings) = self.taken_rows(&passes, &known)?;
         drop(known);
@@ -108,7 +109,7 @@ impl ShardRun<'_> {
         &self,
         passes: &[Pass<'_>],
         known: &KnownInputs,
-    ) -> Result<(Vec<TakenRows>, Vec<String>), RunError> {
+    ) -> Result<(Vec<TakenRows>, Vec<String>), ExtractError> {
         let kept = self.kept_features();
         let mut taken = Vec::with_capacity(passes.len());
         let mut warnings = Vec::new();
@@ -151,7 +152,7 @@ impl ShardRun<'_> {
         pass: &Pass<'_>,
         taken: &TakenRows,
         finished: &mut FinishedShards,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), ExtractError> {
         let features = self.plan.features.only(&pass.features);
         let targets = &self.plan.targets;
         let class_sizes: Vec<usize> = targets.iter().map(|t| t.classes.len()).collect();

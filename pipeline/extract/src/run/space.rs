@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use wavemill_schemas::clip::ClipRow;
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::recipe::Compression;
 use wavemill_source::AudioIndex;
 
-use crate::error::SpaceError;
 use crate::features::ClipTotals;
 use crate::incremental::plan::Plan;
 use crate::incremental::reuse::Pass;
@@ -81,18 +81,19 @@ fn most_bytes_per_s(clip_key: &str) -> f64 {
 /// Refuses a run whose shards cannot fit on the store's file system.
 ///
 /// # Errors
-/// [`SpaceError`] if the space is too small. If the free space is unknown, it is assumed to be sufficient.
-pub(super) fn check(store: &Path, needed_bytes: u64) -> Result<(), SpaceError> {
+/// [`Kind::NoSpace`] if the space is too small. If the free space is unknown, it is assumed to be sufficient.
+pub fn require_space(store: &Path, needed_bytes: u64) -> Result<(), PlainError> {
     let Some(free_bytes) = free_bytes(store) else {
         return Ok(());
     };
 
     if free_bytes < needed_bytes {
-        return Err(SpaceError {
-            path: store.to_owned(),
-            needed_bytes,
-            free_bytes,
-        });
+        let message = format!(
+            "{}: about {needed_bytes} bytes are needed and {free_bytes} are free: free some space, or choose a folder on \
+             another file system",
+            store.display()
+        );
+        return Err(PlainError::new(Kind::NoSpace, message));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Serialize;
 use wavemill_runtime::progress::Phase;
 use wavemill_schemas::clip::ClipRow;
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::local_path::scheme;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::recipe::Recipe;
@@ -30,7 +31,7 @@ use super::record::{COMMITTED, RunRecord};
 use super::shards::ShardRun;
 use super::{Report, RunMonitor, SideChanges, account, commit as committing};
 use crate::engine::engine_of;
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::features::FeaturePlan;
 use crate::incremental::input::reopen_source;
 use crate::incremental::known::KnownInputs;
@@ -40,7 +41,7 @@ use crate::incremental::renames::Renames;
 use crate::incremental::reuse;
 use crate::job::Job;
 use crate::settings::Settings;
-use crate::threads::{ExtractError, Limits, RejectTally};
+use crate::threads::{Limits, RejectTally};
 
 /// Result of planning a version.
 #[derive(Debug, Serialize)]
@@ -133,8 +134,12 @@ pub struct WorkReport {
 /// the same version again writes the same plan, and keeps finished shards.
 ///
 /// # Errors
-/// [`RunError`] if the inputs cannot be used, or the store refuses the plan.
-pub fn plan(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<PlanReport, RunError> {
+/// [`ExtractError`] if the inputs cannot be used, or the store refuses the plan.
+pub fn plan(
+    job: &Job,
+    settings: &Settings,
+    monitor: &RunMonitor,
+) -> Result<PlanReport, ExtractError> {
     let mut prepared = match prepare(job, settings, monitor)? {
         Preparation::Version(prepared) => prepared,
         Preparation::NothingToDo(report) => {
@@ -160,7 +165,7 @@ pub fn plan(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Plan
     Ok(report)
 }
 
-fn store_plan(prepared: &mut Prepared<'_>) -> Result<PlanReport, RunError> {
+fn store_plan(prepared: &mut Prepared<'_>) -> Result<PlanReport, ExtractError> {
     PlannedVersion::invalidate(&prepared.store, &prepared.plan_id)?;
     let finished = prepared.finished_shards()?;
     prepared.shards().check_space(&finished)?;
@@ -221,17 +226,17 @@ impl Prepared<'_> {
 /// for a recipe; the rows and the limit of rejects are those of the plan.
 ///
 /// # Errors
-/// [`RunError`], and the errors of `settings`. Receipts of finished files are kept, and the same call continues from
+/// [`ExtractError`], and the errors of `settings`. Receipts of finished files are kept, and the same call continues from
 /// there.
-pub fn work<E: From<RunError>>(
+pub fn work<E: From<ExtractError>>(
     job: &WorkJob,
     settings: impl FnOnce(&Recipe) -> Result<Settings, E>,
     monitor: &RunMonitor,
 ) -> Result<WorkReport, E> {
-    let store = Store::find(&job.store, Purpose::Writing).map_err(RunError::from)?;
+    let store = Store::find(&job.store, Purpose::Writing).map_err(ExtractError::from)?;
     let found = open_plan(&store, job, monitor)?;
     let Found::Open(open, _lock) = found else {
-        store.settle_manifests().map_err(RunError::from)?;
+        store.settle_manifests().map_err(ExtractError::from)?;
         return Ok(WorkReport {
             committed: true,
             ..WorkReport::default()
@@ -260,7 +265,7 @@ fn open_plan(
     store: &Store,
     job: &WorkJob,
     monitor: &RunMonitor,
-) -> Result<Found<PlannedWork>, RunError> {
+) -> Result<Found<PlannedWork>, ExtractError> {
     store.require_folder()?;
     let lock = take_lock(store, Access::Shared, job.lock_wait, &monitor.progress)?;
     Ok(find(
@@ -283,7 +288,7 @@ struct StoredPart<'a> {
 
 impl StoredPart<'_> {
     /// Writes the part, and a record of this run.
-    fn write_recorded(&self, settings: &Settings) -> Result<WorkReport, RunError> {
+    fn write_recorded(&self, settings: &Settings) -> Result<WorkReport, ExtractError> {
         let record = RunRecord::begin(self.store, &self.job.plan_id, settings.threads)?;
         match self.write(settings) {
             Ok(report) => {
@@ -294,7 +299,7 @@ impl StoredPart<'_> {
         }
     }
 
-    fn write(&self, settings: &Settings) -> Result<WorkReport, RunError> {
+    fn write(&self, settings: &Settings) -> Result<WorkReport, ExtractError> {
         let Self {
             job, store, work, ..
         } = *self;
@@ -337,7 +342,7 @@ impl StoredPart<'_> {
         settings: &Settings,
         report: &mut WorkReport,
         rejects: &mut RejectTally,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), ExtractError> {
         let Self {
             job,
             store,
@@ -458,14 +463,14 @@ fn n_rejected(finished: &FinishedShards) -> u64 {
 /// Commits a stored plan whose shards are all finished. Has nothing to do if the plan is committed already.
 ///
 /// # Errors
-/// [`RunError::Unfinished`] if shards are missing; [`RunError::Store`] if another version was committed after the plan
-/// was made.
+/// An error of the kind `Unfinished` if shards are missing; [`ExtractError::Store`] if another version was committed
+/// after the plan was made.
 pub fn commit(
     root: &Path,
     plan_id: &str,
     settings: &Settings,
     monitor: &RunMonitor,
-) -> Result<Report, RunError> {
+) -> Result<Report, ExtractError> {
     let store = Store::find(root, Purpose::Writing)?;
     store.require_folder()?;
 
@@ -503,7 +508,7 @@ fn commit_open(
     open: &OpenPlan<PlannedVersion>,
     settings: &Settings,
     monitor: &RunMonitor,
-) -> Result<Report, RunError> {
+) -> Result<Report, ExtractError> {
     let OpenPlan { plan, parent } = open;
     let plan_id = &plan.plan_id;
     store.pull_plan(plan_id)?;
@@ -533,7 +538,7 @@ fn commit_open(
 }
 
 /// Returns the files that workers have finished. Only one block of the plan is in memory at a time.
-fn checked_shards(store: &Store, planned: &PlannedVersion) -> Result<FinishedShards, RunError> {
+fn checked_shards(store: &Store, planned: &PlannedVersion) -> Result<FinishedShards, ExtractError> {
     let PlannedVersion {
         plan_id,
         work,
@@ -562,15 +567,15 @@ fn checked_shards(store: &Store, planned: &PlannedVersion) -> Result<FinishedSha
 }
 
 /// A repeated worker or commit cannot resolve that an input changed; a repeated plan can.
-fn plan_again(store: &Store, error: RunError) -> RunError {
-    let RunError::Extract(ExtractError::Changed { clip_key }) = error else {
+fn plan_again(store: &Store, error: ExtractError) -> ExtractError {
+    let ExtractError::Changed { clip_key } = error else {
         return error;
     };
     let problem = format!("{clip_key}: changed after a part of the plan was written: plan again");
     StoreError::other_plan(store.place(), problem).into()
 }
 
-fn require_finished(finished: &FinishedShards, shards: usize) -> Result<(), RunError> {
+fn require_finished(finished: &FinishedShards, shards: usize) -> Result<(), ExtractError> {
     let in_dispute = finished.in_dispute();
     let mut missing = Vec::new();
     for place in 0..shards {
@@ -582,7 +587,34 @@ fn require_finished(finished: &FinishedShards, shards: usize) -> Result<(), RunE
     if missing.is_empty() {
         return Ok(());
     }
-    Err(RunError::Unfinished { missing, shards })
+    let message = format!(
+        "{} of {shards} shards of the plan are missing ({}): write one with `wavemill work --part {}/{shards}`",
+        missing.len(),
+        format_places(&missing),
+        missing[0]
+    );
+    Err(PlainError::new(Kind::Unfinished, message).into())
+}
+
+/// Number of ranges of missing shards that a message names.
+const RANGES_SHOWN: usize = 10;
+
+/// Formats ascending numbers as ranges: `1-3, 7`.
+fn format_places(places: &[usize]) -> String {
+    let ranges: Vec<&[usize]> = places.chunk_by(|a, b| a + 1 == *b).collect();
+    let mut shown = Vec::new();
+    for range in ranges.iter().take(RANGES_SHOWN) {
+        shown.push(match range {
+            [first, .., last] => format!("{first}-{last}"),
+            one => one.iter().map(ToString::to_string).collect(),
+        });
+    }
+    let more = if ranges.len() > RANGES_SHOWN {
+        ", …"
+    } else {
+        ""
+    };
+    shown.join(", ") + more
 }
 
 /// A stored plan, as found by a worker or a commit, with the store's lock.
@@ -602,7 +634,7 @@ struct OpenPlan<T> {
 /// Reads a stored plan with `read`, under the store's lock.
 ///
 /// # Errors
-/// [`StoreError::Absent`] if there is no such plan; [`StoreError::OtherPlan`] if another version was committed in the
+/// [`StoreError::Absent`] if there is no such plan; [`StoreError::other_plan`] if another version was committed in the
 /// meantime, so that the plan can never be committed.
 fn find<T>(
     store: &Store,

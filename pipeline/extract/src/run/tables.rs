@@ -21,14 +21,14 @@ use wavemill_store::plan::ShardPlan;
 use wavemill_store::shards::write_table;
 use wavemill_store::{Store, StoreError};
 
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::job::Job;
 
 /// Returns the large tables of FMA, which are streamed to the store and never held in memory.
 ///
 /// # Errors
-/// [`RunError::Catalog`] if the metadata cannot be read.
-pub(super) fn further(job: &Job) -> Result<Vec<ExtraTable>, RunError> {
+/// [`ExtractError::Catalog`] if the metadata cannot be read.
+pub(super) fn further(job: &Job) -> Result<Vec<ExtraTable>, ExtractError> {
     match (&job.metadata.main, job.recipe.catalog.dataset) {
         (Some(metadata), Dataset::Fma) => Ok(catalog::extra_tables(metadata)?),
         _ => Ok(Vec::new()),
@@ -40,7 +40,7 @@ pub(super) fn further(job: &Job) -> Result<Vec<ExtraTable>, RunError> {
 ///
 /// # Errors
 /// The errors of [`further`].
-pub(super) fn count(job: &Job, catalog: &Catalog) -> Result<usize, RunError> {
+pub(super) fn count(job: &Job, catalog: &Catalog) -> Result<usize, ExtractError> {
     Ok(catalog.tables.len() + further(job)?.len() + 4)
 }
 
@@ -49,7 +49,7 @@ pub(super) fn count(job: &Job, catalog: &Catalog) -> Result<usize, RunError> {
 /// be parsed, which may be at most `reject_fraction` of a table.
 ///
 /// # Errors
-/// [`RunError::Store`], [`RunError::Catalog`], and the error of `require_not_stopped`, which is called before each
+/// [`ExtractError::Store`], [`ExtractError::Catalog`], and the error of `require_not_stopped`, which is called before each
 /// table or batch.
 pub(super) fn write(
     store: &Store,
@@ -58,8 +58,8 @@ pub(super) fn write(
     shard_plan: &ShardPlan,
     further: Vec<ExtraTable>,
     reject_fraction: f64,
-    require_not_stopped: &dyn Fn() -> Result<(), RunError>,
-) -> Result<(Vec<FileEntry>, Vec<Reject>), RunError> {
+    require_not_stopped: &dyn Fn() -> Result<(), ExtractError>,
+) -> Result<(Vec<FileEntry>, Vec<Reject>), ExtractError> {
     let mut files = Vec::with_capacity(tables.len() + 1);
     for (name, batch) in tables {
         // `--limit` only applies to the table `tracks`: the others describe the whole data set.
@@ -101,12 +101,12 @@ fn planned_rows(batch: RecordBatch, shard_plan: &ShardPlan) -> Result<RecordBatc
 /// Writes the `rejects` table, in the given order.
 ///
 /// # Errors
-/// [`RunError::Store`] if the table cannot be written.
+/// [`ExtractError::Store`] if the table cannot be written.
 pub(super) fn write_rejects<'a>(
     store: &Store,
     plan_id: &str,
     rejects: impl Iterator<Item = &'a Reject>,
-) -> Result<FileEntry, RunError> {
+) -> Result<FileEntry, ExtractError> {
     let rejects: Vec<&Reject> = rejects.collect();
 
     // The columns are in the order of `rejects_schema`, against which `try_new` checks them.
@@ -128,12 +128,12 @@ pub(super) fn write_rejects<'a>(
 /// Writes the `inputs` table: sizes and hashes of the planned clips' files, by `clip_key`.
 ///
 /// # Errors
-/// [`RunError::Store`] if the table cannot be written.
+/// [`ExtractError::Store`] if the table cannot be written.
 pub(super) fn write_inputs(
     store: &Store,
     plan_id: &str,
     inputs: &BTreeMap<String, InputSeen>,
-) -> Result<FileEntry, RunError> {
+) -> Result<FileEntry, ExtractError> {
     let bytes = inputs.values().map(|seen| Some(seen.id?.bytes as i64));
     let contents = inputs.values().map(|seen| some_text(&seen.content));
     let decode_keys = inputs.values().map(|seen| some_text(&seen.decode_key));
@@ -152,12 +152,12 @@ pub(super) fn write_inputs(
 /// Writes the `classes` table: the classes of every target.
 ///
 /// # Errors
-/// [`RunError::Store`] if the table cannot be written.
+/// [`ExtractError::Store`] if the table cannot be written.
 pub(super) fn write_classes(
     store: &Store,
     plan_id: &str,
     targets: &[TargetEntry],
-) -> Result<FileEntry, RunError> {
+) -> Result<FileEntry, ExtractError> {
     let mut names = Vec::new();
     let mut ids = Vec::new();
     let mut classes = Vec::new();
@@ -181,12 +181,12 @@ pub(super) fn write_classes(
 /// Writes the `audio_files` table: the number of files of each kind below the audio root, and how they were used.
 ///
 /// # Errors
-/// [`RunError::Store`] if the table cannot be written.
+/// [`ExtractError::Store`] if the table cannot be written.
 pub(super) fn write_audio_files(
     store: &Store,
     plan_id: &str,
     found: &[FilesOfKind],
-) -> Result<FileEntry, RunError> {
+) -> Result<FileEntry, ExtractError> {
     let item = Field::new("item", DataType::Utf8, false);
     let mut examples = ListBuilder::new(StringBuilder::new()).with_field(item.clone());
     let mut near_rows = ListBuilder::new(StringBuilder::new()).with_field(item);
@@ -249,7 +249,7 @@ fn write_one(
     plan_id: &str,
     name: &str,
     batch: RecordBatch,
-) -> Result<FileEntry, RunError> {
+) -> Result<FileEntry, ExtractError> {
     let path = table_path(plan_id, name);
     let schema = batch.schema();
     let batches = [Ok::<_, StoreError>(batch)];

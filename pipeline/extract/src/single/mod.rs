@@ -16,14 +16,15 @@ use wavemill_store::StoreError;
 use wavemill_store::plan::segments::end_of;
 use wavemill_store::shards::{FeatureRow, Format};
 
-use crate::features::{Extractor, FeatureError, FeaturePlan, NoRows};
+use crate::error::ExtractError;
+use crate::features::{Extractor, FeaturePlan, NoRows};
 use crate::settings::Settings;
 
 /// Plans feature `number` of a recipe for single clips.
 ///
 /// # Errors
-/// [`FeatureError`] naming the feature and the key.
-pub fn plan(recipe: &Recipe, number: usize) -> Result<FeaturePlan, FeatureError> {
+/// An error that names the feature and the key.
+pub fn plan(recipe: &Recipe, number: usize) -> Result<FeaturePlan, ExtractError> {
     let mut recipe = recipe.clone();
     // Use the segments of all splits at the recorded tempo: stretched copies are for training.
     recipe.split.rule = SplitRule::Artist;
@@ -79,7 +80,7 @@ impl RowExtractor {
     ///
     /// # Errors
     /// The same errors as for planning.
-    pub fn new(plan: &Arc<FeaturePlan>, most_s: f64) -> Result<Self, FeatureError> {
+    pub fn new(plan: &Arc<FeaturePlan>, most_s: f64) -> Result<Self, ExtractError> {
         Ok(Self {
             plan: Arc::clone(plan),
             most_s,
@@ -129,10 +130,7 @@ impl RowExtractor {
         let segments = self.plan.segments(self.pcm.n_samples, clip_key, "")?;
         // As in a run, zeros up to the end of the last row are appended, which saves the kernels a copy.
         self.pcm.samples.pad_to(end_of(&segments), 0.0);
-        let computed = self
-            .extractor
-            .run(&[(&self.pcm, &segments)])
-            .map_err(|error| NoRows::Error(error.into()))?;
+        let computed = self.extractor.run(&[(&self.pcm, &segments)])?;
         let computed = computed.into_iter().flatten().collect();
         let originals = std::mem::take(&mut self.originals);
         self.plan

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use wavemill_decode::Pcm;
-use wavemill_kernels::KernelError;
 use wavemill_runtime::budget::Permit;
 use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
@@ -14,9 +13,9 @@ use wavemill_schemas::text;
 use wavemill_store::plan::segments::{Segment, end_of, plain};
 use wavemill_store::shards::{FeatureRow, Outcome};
 
+use super::Work;
 use super::event::Event;
-use super::{ExtractError, Work};
-use crate::features::{FeatureError, NoRows, SegmentResults};
+use crate::features::{NoRows, SegmentResults};
 
 /// Identifies a clip among the threads of a run, and contains the hashes of its file.
 pub(super) struct Ticket {
@@ -60,15 +59,15 @@ pub(super) struct DecodedClip {
 
 impl Ticket {
     /// Counts the clip as done and creates its event for the writing thread.
-    pub(super) fn end(self, work: &Work<'_>, result: Result<Vec<FeatureRow>, Failure>) -> Event {
+    pub(super) fn end(self, work: &Work<'_>, result: Result<Vec<FeatureRow>, NoRows>) -> Event {
         let outcome = match result {
             Ok(rows) => Outcome::Rows(rows),
-            Err(Failure::Reject(reject)) => {
+            Err(NoRows::Reject(reject)) => {
                 work.counters.rejects.fetch_add(1, Ordering::Relaxed);
                 Outcome::Rejected(self.named(*reject, work))
             }
             // The clip is not counted as done, because a resumed run decodes it again.
-            Err(Failure::Run(error)) => return Event::Failed(*error),
+            Err(NoRows::Error(error)) => return Event::Failed(error),
         };
 
         work.counters.clips.fetch_add(1, Ordering::Relaxed);
@@ -149,43 +148,8 @@ impl DecodedClip {
                 }
                 rows
             })
-            .map_err(|none| none.with_clip(&pcm).into());
+            .map_err(|none| none.with_clip(&pcm));
         (ticket.end(work, rows), pcm)
-    }
-}
-
-/// The reason why a clip has no rows.
-pub(super) enum Failure {
-    /// The clip is rejected.
-    Reject(Box<Reject>),
-    /// An error of the recipe or of the machine, which ends the run.
-    Run(Box<ExtractError>),
-}
-
-impl From<Reject> for Failure {
-    fn from(reject: Reject) -> Self {
-        Self::Reject(Box::new(reject))
-    }
-}
-
-impl From<FeatureError> for Failure {
-    fn from(error: FeatureError) -> Self {
-        Self::Run(Box::new(error.into()))
-    }
-}
-
-impl From<KernelError> for Failure {
-    fn from(error: KernelError) -> Self {
-        FeatureError::from(error).into()
-    }
-}
-
-impl From<NoRows> for Failure {
-    fn from(none: NoRows) -> Self {
-        match none {
-            NoRows::Reject(reject) => Self::Reject(reject),
-            NoRows::Error(error) => error.into(),
-        }
     }
 }
 

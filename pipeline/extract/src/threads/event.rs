@@ -3,7 +3,7 @@
 use wavemill_schemas::input::InputSeen;
 use wavemill_store::shards::{EncodedGroup, Outcome};
 
-use super::ExtractError;
+use crate::error::ExtractError;
 
 /// A result that another thread sends to the writing thread.
 pub(super) enum Event {

@@ -8,7 +8,7 @@ use wavemill_kernels::chromaprint::{FINGERPRINT_RATE_HZ, Fingerprinter};
 use wavemill_kernels::{KernelError, Level};
 
 use super::clip::extension;
-use crate::features::FeatureError;
+use crate::error::ExtractError;
 
 /// Seconds of a file that are fingerprinted, as AcoustID does.
 const SECONDS_MAX: f64 = 120.0;
@@ -41,8 +41,8 @@ impl FileFingerprinter {
     /// Returns the fingerprint of the file of a clip; empty if the file is rejected or too short for an item.
     ///
     /// # Errors
-    /// [`FeatureError::Rate`] in principle: every decoder converts to this rate.
-    pub(super) fn run(&mut self, clip_key: &str, bytes: &[u8]) -> Result<Arc<[u32]>, FeatureError> {
+    /// None in practice: every decoder converts to this rate.
+    pub(super) fn run(&mut self, clip_key: &str, bytes: &[u8]) -> Result<Arc<[u32]>, ExtractError> {
         let Self {
             level,
             decoder,

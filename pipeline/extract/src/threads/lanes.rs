@@ -14,13 +14,15 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use fail::fail_point;
 use wavemill_kernels::KernelError;
 use wavemill_runtime::clock::cpu_time;
+use wavemill_schemas::exit::PlainError;
 
+use super::Work;
 use super::clip::{DecodedClip, panic_message};
 use super::counters::{add_time, add_wall};
 use super::event::Event;
 use super::pool::Spawner;
 use super::spare_pcms::SparePcms;
-use super::{ExtractError, Work};
+use crate::error::ExtractError;
 use crate::features::{Extractor, SegmentResults};
 use crate::settings::{BATCH_SHARE, BATCH_WAIT_MS_MAX};
 
@@ -94,10 +96,8 @@ impl Lane<'_> {
     fn run(self, hand: Sender<Batch>) {
         let computed = catch_unwind(AssertUnwindSafe(|| self.compute_all(hand)));
         let result = computed.unwrap_or_else(|panic| {
-            Err(ExtractError::Panic {
-                what: format!("computing features on lane {}", self.number),
-                message: panic_message(&*panic),
-            })
+            let what = format!("computing features on lane {}", self.number);
+            Err(ExtractError::panicked(&what, &panic_message(&*panic)))
         });
         if let Err(error) = result {
             // Sending an event cannot fail: the receiver lives until all senders are dropped.
@@ -106,7 +106,7 @@ impl Lane<'_> {
     }
 
     /// # Errors
-    /// [`ExtractError::Device`] if no working lane is left.
+    /// The error of the last device, if no working lane is left.
     fn compute_all(&self, hand: Sender<Batch>) -> Result<(), ExtractError> {
         let start = Instant::now();
         let result = match self.work.features.extractor(self.number) {
@@ -238,11 +238,14 @@ impl Lane<'_> {
     /// Ends this lane after its device failed, and hands its batch to the other lanes.
     ///
     /// # Errors
-    /// [`ExtractError::Device`] if this was the last lane.
+    /// The error of the device, if this was the last lane.
     fn retire(&self, batch: Batch, source: KernelError) -> Result<(), ExtractError> {
         // Each lane decrements the counter once, so exactly one lane sees that it is the last.
         if self.shared.working.fetch_sub(1, Ordering::AcqRel) == 1 {
-            return Err(ExtractError::Device { source });
+            let error = PlainError::failed(
+                "all devices have failed; run the same command again to continue, optionally with other --devices",
+            );
+            return Err(error.caused_by(source).into());
         }
 
         let message = format!("a device failed, others went on: {source}");

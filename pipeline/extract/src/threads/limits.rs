@@ -2,7 +2,7 @@
 
 use wavemill_kernels::stretch::STRETCHES_MAX;
 
-use super::ExtractError;
+use crate::error::ExtractError;
 use crate::features::FeaturePlan;
 use crate::settings::{MEMORY_LIMIT_BYTES_MIN, MemoryShares, Settings};
 
@@ -50,7 +50,7 @@ impl Limits {
     /// Creates the limits from the settings and the needs of the plan.
     ///
     /// # Errors
-    /// [`ExtractError::Memory`] if one row group, one clip and the workers' tables do not fit.
+    /// An error of the kind `Usage` if one row group, one clip and the workers' tables do not fit.
     pub fn new(
         settings: &Settings,
         planned: u64,
@@ -72,10 +72,10 @@ impl Limits {
         // Clips get half of the limit.
         let needed_bytes = least_bytes.saturating_mul(2).max(MEMORY_LIMIT_BYTES_MIN);
         if limit_bytes < needed_bytes {
-            return Err(ExtractError::Memory {
-                limit_bytes,
-                needed_bytes,
-            });
+            return Err(ExtractError::usage(format!(
+                "--memory-limit: {limit_bytes} bytes are not enough: this recipe needs {needed_bytes}, or a smaller \
+                 shards.row_group_rows"
+            )));
         }
 
         Ok(Self {

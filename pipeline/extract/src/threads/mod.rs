@@ -5,7 +5,6 @@
 
 mod clip;
 mod counters;
-mod error;
 mod event;
 mod fingerprint;
 mod lanes;
@@ -22,7 +21,6 @@ mod worker;
 mod writer;
 
 pub(crate) use self::counters::{Counters, LaneTimes, WorkerTimes};
-pub use self::error::ExtractError;
 pub use self::limits::Limits;
 pub(crate) use self::reject_tally::RejectTally;
 pub use self::work::Work;

@@ -8,10 +8,11 @@ use wavemill_schemas::input::InputSeen;
 use wavemill_store::shards::FeatureRow;
 use wavemill_store::tensors::Tensor;
 
-use super::clip::{ClipBytes, Failure};
+use super::clip::ClipBytes;
 use super::counters::add_time;
 use super::event::Event;
 use super::worker::{Worker, WorkerQueues};
+use crate::features::NoRows;
 
 impl Worker<'_> {
     /// Decodes a picture, computes its features and returns the clip's event.
@@ -51,7 +52,7 @@ impl Worker<'_> {
         ticket.end(self.work, rows)
     }
 
-    fn picture_tensors(&self, bytes: &[u8]) -> Result<Vec<Tensor>, Failure> {
+    fn picture_tensors(&self, bytes: &[u8]) -> Result<Vec<Tensor>, NoRows> {
         let start = cpu_time();
         let tensors = self.work.features.picture_tensors(bytes);
         add_time(&self.work.counters.times.decode, start);

@@ -20,7 +20,8 @@ use super::event::Event;
 use super::reader::{ReadOrder, ReaderQueues, read_all};
 use super::spare_pcms::SparePcms;
 use super::worker::{Worker, WorkerQueues};
-use super::{ExtractError, Work, lanes};
+use super::{Work, lanes};
+use crate::error::ExtractError;
 use crate::settings::{READ_AHEAD_CLIPS, READ_THREADS, REMOTE_READ_THREADS, SPARE_PCMS};
 
 /// The ends of the queues that the writing thread uses.
@@ -43,7 +44,7 @@ impl<'scope> Spawner<'scope, '_> {
         let thread = std::thread::Builder::new().name(format!("{WORKER_NAME}-{name}"));
         if let Err(source) = thread.spawn_scoped(self.scope, body) {
             // The receiver still exists, because the thread that starts the others owns it.
-            let failed = Event::Failed(ExtractError::Threads { source });
+            let failed = Event::Failed(ExtractError::no_thread(source));
             let _ = self.events.try_send(failed);
         }
     }

@@ -22,7 +22,8 @@ use wavemill_store::shards::TakenClip;
 use super::clip::{ClipBytes, Ticket, extension, panicked};
 use super::counters::add_time;
 use super::event::Event;
-use super::{ExtractError, Work, survey};
+use super::{Work, survey};
+use crate::error::ExtractError;
 
 /// The ends of the queues that a reader uses.
 pub(super) struct ReaderQueues {
@@ -182,8 +183,7 @@ impl<'a> Reader<'a> {
     /// Reads a clip and waits until it is admitted.
     ///
     /// # Errors
-    /// [`ExtractError::Read`] if the file cannot be read, [`ExtractError::ClipMemory`] if the clip does not fit into
-    /// memory.
+    /// An error that names the clip, if its file cannot be read or does not fit into memory.
     fn read(
         &mut self,
         mut ticket: Ticket,
@@ -333,10 +333,7 @@ impl<'a> Reader<'a> {
             Ok(()) => None,
             Err(ReadFailure::Reject(reject)) => Some(reject),
             Err(ReadFailure::Io(source)) => {
-                return Err(ExtractError::Read {
-                    clip_key: clip_key.clone(),
-                    source,
-                });
+                return Err(ExtractError::not_read(clip_key, source));
             }
         };
 

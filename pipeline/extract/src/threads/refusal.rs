@@ -1,32 +1,24 @@
 //! The error for an allowed clip that does not fit into memory: how much it needs, and which limit would be enough.
 
 use wavemill_runtime::budget::Refusal;
+use wavemill_schemas::exit::PlainError;
 use wavemill_source::Media;
 
-use super::ExtractError;
+use crate::error::ExtractError;
 use crate::settings::MemoryShares;
 
-/// The error for a clip that does not fit into memory, which ends the run.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{clip_key}: needs {} MiB at once{}, but --memory-limit {} MiB leaves {} MiB for clips: give --memory-limit {}MiB \
-     or more {}, or {}{}; run the same command again to continue",
-    mib(*needed_bytes), self.parts(), mib(shares.limit_bytes), mib(shares.clips_bytes), mib(self.enough_bytes()),
-    self.purpose(), self.smaller_clip(), self.smaller_groups()
-)]
-pub struct ClipMemory {
-    /// Key of the clip.
-    pub clip_key: String,
+/// The memory of a clip that does not fit, which ends the run.
+struct ClipMemory {
     /// Kind of clip: audio or picture.
-    pub media: Media,
+    media: Media,
     /// Memory in bytes needed for the clip and for the rows that wait for it.
-    pub needed_bytes: u64,
+    needed_bytes: u64,
     /// Size of the clip's file in bytes.
-    pub file_bytes: u64,
+    file_bytes: u64,
     /// Memory in bytes of rows that wait for the clip to fill their row group.
-    pub waiting_bytes: u64,
+    waiting_bytes: u64,
     /// Memory limit of the process, and the share of this limit for clips.
-    pub shares: MemoryShares,
+    shares: MemoryShares,
 }
 
 impl ExtractError {
@@ -40,19 +32,36 @@ impl ExtractError {
     ) -> Self {
         match refusal {
             Refusal::Closed => Self::Elsewhere,
-            Refusal::Full { needed, waiting } => Self::ClipMemory(ClipMemory {
-                clip_key: clip_key.to_owned(),
-                media,
-                needed_bytes: needed,
-                file_bytes,
-                waiting_bytes: waiting,
-                shares,
-            }),
+            Refusal::Full { needed, waiting } => {
+                let memory = ClipMemory {
+                    media,
+                    needed_bytes: needed,
+                    file_bytes,
+                    waiting_bytes: waiting,
+                    shares,
+                };
+                PlainError::failed(memory.message(clip_key)).into()
+            }
         }
     }
 }
 
 impl ClipMemory {
+    fn message(&self, clip_key: &str) -> String {
+        format!(
+            "{clip_key}: needs {} MiB at once{}, but --memory-limit {} MiB leaves {} MiB for clips: give --memory-limit \
+             {}MiB or more {}, or {}{}; run the same command again to continue",
+            mib(self.needed_bytes),
+            self.parts(),
+            mib(self.shares.limit_bytes),
+            mib(self.shares.clips_bytes),
+            mib(self.enough_bytes()),
+            self.purpose(),
+            self.smaller_clip(),
+            self.smaller_groups()
+        )
+    }
+
     /// Returns a memory limit under which the clip fits: clips get half of the limit, minus excess memory of workers'
     /// tables.
     const fn enough_bytes(&self) -> u64 {

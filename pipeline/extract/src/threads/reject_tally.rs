@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use wavemill_schemas::manifest::Receipt;
 use wavemill_schemas::reject::Reject;
 
-use super::ExtractError;
+use crate::error::ExtractError;
 
 /// Clips rejected so far, including clips rejected in earlier runs of the plan. Each clip is counted once.
 #[derive(Debug, Default)]

@@ -13,9 +13,8 @@ use wavemill_runtime::panics::WORKER_NAME;
 use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_source::{Media, ReadFailure, Source};
 
-use super::ExtractError;
 use super::fingerprint::FileFingerprinter;
-use crate::features::FeatureError;
+use crate::error::ExtractError;
 use crate::settings::Settings;
 
 /// Fingerprints of earlier versions, by decode key.
@@ -41,8 +40,7 @@ pub(crate) type FileContents = HashMap<String, Option<FileContent>>;
 /// If `progress` was stopped, the remaining clips are missing from the result, and the caller must check for this.
 ///
 /// # Errors
-/// [`ExtractError::Read`] if a file cannot be read; [`ExtractError::Threads`], [`ExtractError::ClipMemory`],
-/// [`ExtractError::Feature`].
+/// An error that names a file that cannot be read or does not fit into memory; [`ExtractError::no_thread`].
 pub fn read_files<'k>(
     keys: impl Iterator<Item = &'k str>,
     source: &dyn Source,
@@ -91,7 +89,7 @@ impl Pass<'_> {
                 let name = format!("{WORKER_NAME}-hash-{number}");
                 let thread = std::thread::Builder::new().name(name);
                 let handle = thread.spawn_scoped(scope, || self.read_clips());
-                spawned.push(handle.map_err(|source| self.fail(ExtractError::Threads { source })));
+                spawned.push(handle.map_err(|source| self.fail(ExtractError::no_thread(source))));
             }
 
             let mut contents = FileContents::with_capacity(self.clips.len());
@@ -137,7 +135,7 @@ impl Pass<'_> {
                                 Some(items) => items.clone(),
                                 None => fingerprinter
                                     .run(key, &bytes)
-                                    .map_err(|error| self.fail(error.into()))?,
+                                    .map_err(|error| self.fail(error))?,
                             }
                         }
                         _ => Arc::default(),
@@ -150,10 +148,7 @@ impl Pass<'_> {
                 }
                 Err(ReadFailure::Reject(_)) => None,
                 Err(ReadFailure::Io(source)) => {
-                    return Err(self.fail(ExtractError::Read {
-                        clip_key: key.to_owned(),
-                        source,
-                    }));
+                    return Err(self.fail(ExtractError::not_read(key, source)));
                 }
             };
             contents.insert(key.to_owned(), content);
@@ -169,7 +164,7 @@ impl Pass<'_> {
 
     fn fingerprinter(&self) -> Result<FileFingerprinter, ExtractError> {
         let made = FileFingerprinter::new(self.settings.level);
-        made.map_err(|error| self.fail(FeatureError::from(error).into()))
+        made.map_err(|error| self.fail(error.into()))
     }
 
     /// Returns the bytes that a file needs in addition to its own, to be decoded.

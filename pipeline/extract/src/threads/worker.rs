@@ -15,12 +15,13 @@ use wavemill_schemas::reject::Stage;
 use wavemill_store::plan::segments::Segment;
 use wavemill_store::shards::{FeatureRow, RowGroup, RowReader, TakenClip, TakenRow};
 
-use super::clip::{ClipBytes, DecodedClip, Failure, Ticket, extension, panic_message, panicked};
+use super::clip::{ClipBytes, DecodedClip, Ticket, extension, panic_message, panicked};
 use super::counters::{add_time, add_wall};
 use super::event::Event;
 use super::spare_pcms::SparePcms;
-use super::{ExtractError, Work, survey};
-use crate::features::{Extractor, FeatureError, SegmentResults, StoredSources, encode_bytes};
+use super::{Work, survey};
+use crate::error::ExtractError;
+use crate::features::{Extractor, NoRows, SegmentResults, StoredSources, encode_bytes};
 
 /// The ends of the queues that a worker uses.
 pub(super) struct WorkerQueues {
@@ -132,10 +133,10 @@ impl<'a> Worker<'a> {
         match encoded {
             Ok(Ok(group)) => Event::Encoded(group),
             Ok(Err(source)) => Event::Failed(source.into()),
-            Err(panic) => Event::Failed(ExtractError::Panic {
-                what: format!("shard {label}: encoding"),
-                message: panic_message(&*panic),
-            }),
+            Err(panic) => {
+                let what = format!("shard {label}: encoding");
+                Event::Failed(ExtractError::panicked(&what, &panic_message(&*panic)))
+            }
         }
     }
 
@@ -240,10 +241,8 @@ impl<'a> Worker<'a> {
             Ok(Ok(rows)) => rows,
             Ok(Err(error)) => return Event::Failed(error),
             Err(panic) => {
-                return Event::Failed(ExtractError::Panic {
-                    what: format!("{clip_key}: copying its rows"),
-                    message: panic_message(&*panic),
-                });
+                let what = format!("{clip_key}: copying its rows");
+                return Event::Failed(ExtractError::panicked(&what, &panic_message(&*panic)));
             }
         };
         let rows = self.of_today(&ticket, permit, taken, rows);
@@ -301,7 +300,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Computes the statistics of which the parent stores the source, from the source's tensors in a clip's `rows`.
-    fn derive(&mut self, clip_key: &str, rows: &mut [TakenRow]) -> Result<(), FeatureError> {
+    fn derive(&mut self, clip_key: &str, rows: &mut [TakenRow]) -> Result<(), ExtractError> {
         let Work {
             features,
             taken,
@@ -348,8 +347,8 @@ impl<'a> Worker<'a> {
     /// Runs `body` and turns a panic into a reject of the clip, so that the run continues.
     pub(super) fn guarded<T>(
         &mut self,
-        body: impl FnOnce(&mut Self) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+        body: impl FnOnce(&mut Self) -> Result<T, NoRows>,
+    ) -> Result<T, NoRows> {
         catch_unwind(AssertUnwindSafe(|| body(self))).unwrap_or_else(|panic| {
             self.decoder = None;
             self.extractor = None;
@@ -363,7 +362,7 @@ impl<'a> Worker<'a> {
         bytes: &[u8],
         longest_s: f64,
         pcm: &mut Pcm,
-    ) -> Result<Vec<Segment>, Failure> {
+    ) -> Result<Vec<Segment>, NoRows> {
         let Work {
             clips,
             features,
@@ -386,10 +385,10 @@ impl<'a> Worker<'a> {
         let split = &todo[ticket.todo].shard.split;
         features
             .segments(pcm.n_samples, clip_key, split)
-            .map_err(|none| none.with_clip(pcm).into())
+            .map_err(|none| none.with_clip(pcm))
     }
 
-    fn features(&mut self, clip: &mut DecodedClip) -> Result<SegmentResults, Failure> {
+    fn features(&mut self, clip: &mut DecodedClip) -> Result<SegmentResults, NoRows> {
         let Work {
             features, counters, ..
         } = self.work;

@@ -10,14 +10,15 @@ use wavemill_store::shards::{
 
 use super::event::Event;
 use super::pool::{self, Queues};
-use super::{ExtractError, RejectTally, Work};
+use super::{RejectTally, Work};
+use crate::error::ExtractError;
 use crossbeam_channel::Sender;
 use fail::fail_point;
 
 /// Writes every shard of `work.todo` and adds its receipts to `finished`.
 ///
 /// # Errors
-/// The first [`ExtractError`]; [`ExtractError::Interrupted`] if `work.stop` was set. Receipts of finished shards are
+/// The first [`ExtractError`]; an error of the kind `Interrupted` if `work.stop` was set. Receipts of finished shards are
 /// kept.
 pub(crate) fn write_shards(
     store: &Store,
@@ -52,10 +53,7 @@ pub(crate) fn write_shards(
 
     // There was no error, but shards are missing, so the user asked the run to stop.
     if files.shards_written < work.todo.len() {
-        return Err(ExtractError::Interrupted {
-            done: finished.n_done(),
-            total: finished.n_total(),
-        });
+        return Err(ExtractError::stopped_after(finished));
     }
     Ok(())
 }

@@ -51,9 +51,9 @@ impl<W, T> SingleResult<W, T> {
     fn open(&mut self) -> Result<&mut T, SqlError> {
         match self {
             Self::Open(writer) => Ok(writer),
-            _ => Err(SqlError::Failed {
-                detail: "received rows before their schema".to_owned(),
-            }),
+            _ => Err(SqlError::Failed(
+                "received rows before their schema".to_owned(),
+            )),
         }
     }
 }
@@ -149,13 +149,9 @@ fn parquet_error(error: ParquetError) -> SqlError {
         // I/O errors of the output are wrapped. Their kind distinguishes a full disk from a closed pipe.
         ParquetError::External(error) => match error.downcast::<io::Error>() {
             Ok(error) => SqlError::Output(*error),
-            Err(other) => SqlError::Failed {
-                detail: other.to_string(),
-            },
+            Err(other) => SqlError::Failed(other.to_string()),
         },
-        other => SqlError::Failed {
-            detail: other.to_string(),
-        },
+        other => SqlError::Failed(other.to_string()),
     }
 }
 

@@ -152,9 +152,7 @@ fn csv_error(error: csv::Error) -> SqlError {
     match error.into_kind() {
         // Keep the error's kind, by which a full disk and a closed pipe are recognized.
         csv::ErrorKind::Io(error) => SqlError::Output(error),
-        other => SqlError::Failed {
-            detail: format!("{other:?}"),
-        },
+        other => SqlError::Failed(format!("{other:?}")),
     }
 }
 

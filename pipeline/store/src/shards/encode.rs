@@ -44,7 +44,7 @@ impl Format {
     /// Creates the format of one feature's files.
     ///
     /// # Errors
-    /// [`StoreError::Rows`] if the schema cannot be written as Parquet.
+    /// [`StoreError::rows`] if the schema cannot be written as Parquet.
     pub fn new(
         feature: FeatureEntry,
         dtype: Dtype,
@@ -78,7 +78,7 @@ impl Format {
     /// Converts rows to an Arrow batch with the files' schema. `index` is the feature's index among the rows' tensors.
     ///
     /// # Errors
-    /// [`StoreError::Rows`] if the rows do not fit the schema.
+    /// [`StoreError::rows`] if the rows do not fit the schema.
     pub fn batch(
         &self,
         index: usize,
@@ -145,7 +145,7 @@ impl RowGroup {
     /// Encodes every feature of the group.
     ///
     /// # Errors
-    /// [`StoreError::Rows`] if the rows cannot be encoded.
+    /// [`StoreError::rows`] if the rows cannot be encoded.
     pub fn encode(
         self,
         formats: &[Format],

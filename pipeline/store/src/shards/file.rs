@@ -39,7 +39,7 @@ impl ParquetFile {
     /// Creates a file below `root` under a temporary name.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if the file cannot be created; [`StoreError::Rows`] for a wrong schema.
+    /// [`StoreError::Io`] if the file cannot be created; [`StoreError::rows`] for a wrong schema.
     pub(super) fn create(
         root: &Path,
         relative: String,
@@ -62,7 +62,7 @@ impl ParquetFile {
     /// Appends the next row group of a shard to a feature's file.
     ///
     /// # Errors
-    /// [`StoreError::Rows`] if the row group cannot be written.
+    /// [`StoreError::rows`] if the row group cannot be written.
     pub(super) fn append_feature(
         &mut self,
         rows: u64,
@@ -94,7 +94,7 @@ impl ParquetFile {
     /// or table.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Rows`] if the file cannot be written.
+    /// [`StoreError::Io`], [`StoreError::rows`] if the file cannot be written.
     pub(super) fn finish(self) -> Result<FileEntry, StoreError> {
         let Self {
             writer,

@@ -100,7 +100,7 @@ impl<'a> RowReader<'a> {
     /// Returns the rows of a clip, ordered by variant (the original tempo first) and segment.
     ///
     /// # Errors
-    /// [`StoreError::Rows`] if the rows cannot be read.
+    /// [`StoreError::rows`] if the rows cannot be read.
     pub fn rows(&mut self, runs: &[RowRun]) -> Result<Vec<TakenRow>, StoreError> {
         let mut rows = Vec::new();
         for run in runs {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::Args;
-use wavemill_extract::features::FeatureError;
+use wavemill_extract::features::STRETCH_ON_DEVICE;
 use wavemill_kernels::{Backend, BackendChoice, ChosenBackend, KernelError, Level};
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::text::shown;
@@ -80,7 +80,7 @@ impl BackendArgs {
             (other, _) => Some(format!("--backend {other}")),
         };
         if let Some(flag) = asked {
-            return Err(UsageError(format!("{flag}: {}", FeatureError::StretchOnDevice)).into());
+            return Err(UsageError(format!("{flag}: {STRETCH_ON_DEVICE}")).into());
         }
 
         let cpu = BackendChoice::Cpu;

@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::DecimalBytes;
 use wavemill_extract::run::RunMonitor;
 use wavemill_schemas::durable::{folder_of, settle_folder, sync_tree};
-use wavemill_schemas::exit::DAMAGED;
+use wavemill_schemas::exit::{Classified, Kind};
 use wavemill_schemas::text::shown_lines;
 use wavemill_store::Store;
 use wavemill_terminal::exit::UsageError;
@@ -143,7 +143,7 @@ impl ExportCommand {
 
 /// Returns the cause of a failed export: data that `gc` has removed meanwhile, or else `error` itself.
 fn explain(error: ExportError, store: &Store, version: u64) -> ExportError {
-    if error.exit_code() != DAMAGED {
+    if error.kind() != Kind::Damaged {
         return error;
     }
     match require_kept(store, version) {
@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_version_that_gc_removed_meanwhile_is_not_damaged() {
-        for (latest, code) in [(1, 3), (2, 2)] {
+        for (latest, kind) in [(1, Kind::Damaged), (2, Kind::Usage)] {
             let store = TestStore::small();
             let root = store.folder.path();
             let versions = root.join("_wavemill/versions");
@@ -407,8 +407,8 @@ mod tests {
             fs::remove_dir_all(root.join("data")).unwrap();
 
             let path = root.join("data");
-            let error = explain(ExportError::Damaged { path }, &Store::at(root), 1);
-            assert_eq!(error.exit_code(), code, "{error}");
+            let error = explain(ExportError::damaged(&path), &Store::at(root), 1);
+            assert_eq!(error.kind(), kind, "{error}");
         }
     }
 }

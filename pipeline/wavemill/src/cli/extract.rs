@@ -173,8 +173,8 @@ impl ExtractCommand {
     /// Runs the extraction and returns the exit code.
     ///
     /// # Errors
-    /// [`wavemill_extract::run::RunError`], an error of the recipe, or wrong usage; with `--dry-run` also the error that would
-    /// stop the run.
+    /// [`wavemill_extract::error::ExtractError`], an error of the recipe, or wrong usage; with `--dry-run` also the error
+    /// that would stop the run.
     pub fn run(&self) -> Result<u8> {
         // Without this call, the heaps of the threads would retain the memory that clips have freed.
         wavemill_kernels::return_large_blocks();

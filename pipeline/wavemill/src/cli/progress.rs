@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{DecimalBytes, HumanDuration};
 use serde::Serialize;
+use wavemill_extract::error::ExtractError;
 use wavemill_extract::run::RunMonitor;
-use wavemill_extract::threads::ExtractError;
 use wavemill_runtime::progress::Phase;
 use wavemill_terminal::display::{self, Display};
 
@@ -130,7 +130,7 @@ pub fn accompanied<T, E: Into<anyhow::Error>>(
     let mut clock = PhaseClock::new(monitor);
     display
         .accompany(|display| display.update(&clock.look(monitor)), job)
-        .map_err(|source| ExtractError::Threads { source })?
+        .map_err(ExtractError::no_thread)?
         .map_err(Into::into)
 }
 

@@ -85,7 +85,7 @@ impl RecipeCommand {
     /// Writes the requested information to stdout.
     ///
     /// # Errors
-    /// [`wavemill_schemas::recipe::RecipeError`] (exit code 2), or an error of stdout.
+    /// An error of the recipe (exit code 2), or an error of stdout.
     pub fn run(&self) -> Result<u8> {
         self.write(&mut stdout()).map(|()| 0)
     }

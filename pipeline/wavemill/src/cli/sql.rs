@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
 use clap::Args;
-use wavemill_schemas::exit::INTERRUPTED;
+use wavemill_schemas::exit::Kind;
 use wavemill_schemas::local_path::require_local;
 use wavemill_schemas::size::parse_bytes;
 use wavemill_sql as sql;
@@ -183,7 +183,7 @@ impl SqlCommand {
             query.clean();
             remove_parts();
             last_line(&SqlError::Interrupted.to_string());
-            std::process::exit(i32::from(INTERRUPTED));
+            std::process::exit(Kind::Interrupted.exit_code().into());
         });
         handled.context("cannot handle signals")
     }

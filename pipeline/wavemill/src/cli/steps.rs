@@ -131,7 +131,7 @@ impl WorkCommand {
     /// Writes the part and prints a report.
     ///
     /// # Errors
-    /// [`wavemill_extract::run::RunError`], or wrong usage.
+    /// [`wavemill_extract::error::ExtractError`], or wrong usage.
     pub fn run(&self) -> Result<u8> {
         let monitor = RunMonitor::default();
         let report = accompanied(&monitor, || self.report(&monitor))?;
@@ -182,7 +182,7 @@ impl CommitCommand {
     /// Commits the version and prints the report.
     ///
     /// # Errors
-    /// [`wavemill_extract::run::RunError`].
+    /// [`wavemill_extract::error::ExtractError`].
     pub fn run(&self) -> Result<u8> {
         let monitor = RunMonitor::default();
         let start = Instant::now();

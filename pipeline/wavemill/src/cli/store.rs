@@ -10,6 +10,7 @@ use serde::Serialize;
 use wavemill_extract::incremental::changes::{
     ClassCount, ColumnChange, DataChanges, EXAMPLES, State, column_changes,
 };
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::{error_line, shown};
 use wavemill_schemas::version_name::VersionName;
@@ -21,7 +22,6 @@ use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::at_once;
 use wavemill_terminal::output::{report, stdout, warn};
 
-use super::exit::DamagedStore;
 use super::{READER_EXIT_CODES, VersionArgs, WaitArgs, devices, views};
 use crate::quote::literal;
 
@@ -315,7 +315,7 @@ impl VerifyCommand {
     /// Reads all files of the version and compares them with its manifest.
     ///
     /// # Errors
-    /// [`DamagedStore`] if a file is damaged; `StoreError` if the store or its manifest cannot be read.
+    /// [`Kind::Damaged`] if a file is damaged; `StoreError` if the store or its manifest cannot be read.
     pub fn run(&self) -> Result<u8> {
         let (store, version, manifest) = self.read.open()?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -342,12 +342,8 @@ impl VerifyCommand {
                 .into_iter()
                 .filter(|other| *other > version)
                 .count();
-            return Err(DamagedStore {
-                files: verified.damage.len(),
-                later,
-                tags: store.tags()?.of_version(version),
-            }
-            .into());
+            let tags = store.tags()?.of_version(version);
+            return Err(damaged_store(verified.damage.len(), later, &tags).into());
         }
 
         written?;
@@ -359,6 +355,28 @@ impl VerifyCommand {
         report(&format!("version {version}: {message}\n"));
         Ok(0)
     }
+}
+
+/// Returns the error for a version with damaged `files`, after which there are `later` versions. Its `tags` protect it
+/// from `gc`.
+fn damaged_store(files: usize, later: usize, tags: &[String]) -> PlainError {
+    // Only the latest version can be replaced by a new one.
+    let remedy = match (later, tags) {
+        (0, _) => "extract again with --new-version".to_owned(),
+        (n, tags) => {
+            let kept_by = match tags {
+                [] => String::new(),
+                tags => format!(" (remove its tags first: {})", tags.join(", ")),
+            };
+            format!(
+                "use the latest version if `wavemill verify` finds it intact, and remove this one with `wavemill gc \
+                 --keep {n}`{kept_by}"
+            )
+        }
+    };
+    let word = if files == 1 { "file" } else { "files" };
+    let message = format!("{files} damaged {word}: restore them from a copy, or {remedy}");
+    PlainError::new(Kind::Damaged, message)
 }
 
 /// Checks that `gc` has not removed a version since it was opened: its missing files are no damage then.

@@ -66,7 +66,7 @@ impl<'a> Content<'a> {
     /// Selects the contents of the export that `job` describes.
     ///
     /// # Errors
-    /// [`ExportError::Name`] for an unknown name; [`ExportError::Unfit`] if the format cannot represent the feature.
+    /// [`ExportError::name`] for an unknown name; [`ExportError::unfit`] if the format cannot represent the feature.
     pub(super) fn select(job: &Job<'a>) -> Result<Self, ExportError> {
         let feature = feature(job)?;
         let recipe = &job.manifest.recipe;
@@ -110,10 +110,8 @@ impl<'a> Content<'a> {
             .iter()
             .find(|name| !there.contains(&name.as_str()))
         {
-            return Err(ExportError::Name {
-                option: format!("--split {name}"),
-                there: join_or_none(&there),
-            });
+            let option = format!("--split {name}");
+            return Err(ExportError::name(&option, &join_or_none(&there)));
         }
 
         for mut side in all {
@@ -132,21 +130,17 @@ impl<'a> Content<'a> {
 
         if self.rows() == 0 {
             let there = format!("no rows on the requested sides ({})", join_or_none(&there));
-            return Err(ExportError::Name {
-                option: format!("--feature {}", self.feature.name),
-                there,
-            });
+            let option = format!("--feature {}", self.feature.name);
+            return Err(ExportError::name(&option, &there));
         }
         let mut names: Vec<&str> = self.sides.iter().map(|side| side.name.as_str()).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(ExportError::Unfit {
-                format: job.format.name(),
-                problem: format!(
-                    "two sides would be named {}: select one with --split",
-                    twice[0]
-                ),
-            });
+            let problem = format!(
+                "two sides would be named {}: select one with --split",
+                twice[0]
+            );
+            return Err(ExportError::unfit(job.format.name(), problem));
         }
         Ok(())
     }
@@ -170,10 +164,7 @@ impl<'a> Content<'a> {
             | Format::FmaFeatures => return Ok(()),
         };
 
-        Err(ExportError::Unfit {
-            format: format.name(),
-            problem,
-        })
+        Err(ExportError::unfit(format.name(), problem))
     }
 
     /// Reports whether the rows of the feature differ in shape.
@@ -269,12 +260,12 @@ fn feature<'a>(job: &Job<'a>) -> Result<&'a FeatureEntry, ExportError> {
         None if features.len() == 1 => features.first(),
         None => None,
     };
-    found.ok_or_else(|| ExportError::Name {
-        option: match job.feature {
+    found.ok_or_else(|| {
+        let option = match job.feature {
             Some(name) => format!("--feature {name}"),
             None => "--feature is required".to_owned(),
-        },
-        there: join_or_none(&names),
+        };
+        ExportError::name(&option, &join_or_none(&names))
     })
 }
 
@@ -287,20 +278,16 @@ fn target<'a>(job: &Job<'a>) -> Result<Option<&'a TargetEntry>, ExportError> {
         job.format,
         Format::Npy | Format::Huggingface | Format::FmaFeatures
     ) {
-        return Err(ExportError::Unfit {
-            format: job.format.name(),
-            problem:
-                "--target applies only to png, wav and webdataset: this format has no choice of targets"
-                    .to_owned(),
-        });
+        let problem = "--target applies only to png, wav and webdataset: this format has no choice of targets";
+        return Err(ExportError::unfit(job.format.name(), problem));
     }
 
     let names: Vec<&str> = targets.iter().map(|entry| entry.name.as_str()).collect();
     let found = targets.iter().find(|entry| entry.name == name);
-    found.map(Some).ok_or_else(|| ExportError::Name {
-        option: format!("--target {name}"),
-        there: join_or_none(&names),
-    })
+    let option = format!("--target {name}");
+    found
+        .map(Some)
+        .ok_or_else(|| ExportError::name(&option, &join_or_none(&names)))
 }
 
 fn join_or_none(names: &[&str]) -> String {

@@ -1,125 +1,65 @@
 //! Errors of an export.
 
-use std::io;
+use std::error::Error;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use parquet::errors::ParquetError;
-use wavemill_runtime::progress::Phase;
-use wavemill_schemas::exit;
+use wavemill_schemas::exit::{Classified, Kind, PlainError};
 use wavemill_sql::SqlError;
 use wavemill_store::StoreError;
 
 /// The error type of an export.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExportError {
-    /// A requested name does not exist in the version, or a required name is missing.
-    #[error("{option}: this version has {there}")]
-    Name {
-        /// The command-line option as typed.
-        option: String,
-        /// The names that exist in the version.
-        there: String,
-    },
-    /// The export format cannot represent the feature.
-    #[error("--format {format}: {problem}")]
-    Unfit {
-        /// Name of the export format.
-        format: &'static str,
-        /// The reason why the format is unfit, and a remedy.
-        problem: String,
-    },
     /// The store returned an error.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A table of the store cannot be opened.
     #[error(transparent)]
     Sql(#[from] SqlError),
-    /// The content of a file differs from the committed content.
-    #[error(
-        "{path}: damaged: its content differs from the committed one; `wavemill verify` names every such file and the remedy"
-    )]
-    Damaged {
-        /// Path of the damaged file.
-        path: PathBuf,
-    },
-    /// A file has the right hash, but cannot be read as a Parquet file of rows.
-    #[error("{path}: cannot read its rows")]
-    Read {
-        /// Path of the unreadable file.
-        path: PathBuf,
-        /// The error from the Parquet reader.
-        source: ParquetError,
-    },
-    /// The layout of rows differs from docs/store.md.
-    #[error("damaged store: {problem}")]
-    Rows {
-        /// Description of the layout problem.
-        problem: String,
-    },
     /// A file or folder cannot be accessed.
     #[error("{path}: cannot {action}")]
     Io {
-        /// Path of the file or folder.
         path: PathBuf,
-        /// The action that failed, such as `create`.
         action: &'static str,
-        /// The system's error.
-        source: io::Error,
+        source: Box<dyn Error + Send + Sync>,
     },
-    /// A Parquet file cannot be written.
-    #[error("{path}: cannot write it")]
-    Write {
-        /// Path of the file that cannot be written.
-        path: PathBuf,
-        /// The error from the Parquet writer.
-        source: ParquetError,
-    },
-    /// The disk has too little free space for the export.
-    #[error(
-        "--out: about {needed_bytes} bytes are needed and {free_bytes} are free: free some space, or write to another file system"
-    )]
-    Space {
-        /// Size of the feature's values in bytes.
-        needed_bytes: u64,
-        /// Number of free bytes on the file system.
-        free_bytes: u64,
-    },
-    /// The user stopped the export.
-    #[error("interrupted while {phase}; nothing was written")]
-    Stopped {
-        /// The phase in which the export was stopped.
-        phase: Phase,
-    },
+    /// The version or its rows do not fit the export, a file is damaged, the disk is too small, or the user stopped the
+    /// export.
+    #[error(transparent)]
+    Other(#[from] PlainError),
 }
 
-impl ExportError {
-    /// Returns the exit code of a command that failed with this error.
-    pub(crate) fn exit_code(&self) -> u8 {
+impl Classified for ExportError {
+    fn kind(&self) -> Kind {
         match self {
-            Self::Store(error) => error.exit_code(),
-            Self::Sql(error) => error.exit_code(),
-            Self::Name { .. } | Self::Unfit { .. } => exit::USAGE,
-            Self::Damaged { .. } | Self::Read { .. } | Self::Rows { .. } => exit::DAMAGED,
-            Self::Space { .. } => exit::NO_SPACE,
-            Self::Stopped { .. } => exit::INTERRUPTED,
-            Self::Io { .. } | Self::Write { .. } => exit::FAILED,
+            Self::Store(error) => error.kind(),
+            Self::Sql(error) => error.kind(),
+            Self::Io { .. } => Kind::Failed,
+            Self::Other(error) => error.kind(),
         }
     }
 }
 
 impl ExportError {
-    pub(super) fn io_at(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+    /// Returns a function that adds the path and the failed action, such as `create`, to an error of the system or of the
+    /// writer of a format.
+    pub(super) fn io_at<E: Into<Box<dyn Error + Send + Sync>>>(
+        path: &Path,
+        action: &'static str,
+    ) -> impl FnOnce(E) -> Self {
         let path = path.to_owned();
         move |source| Self::Io {
             path,
             action,
-            source,
+            source: source.into(),
         }
     }
 
     /// Replaces `part`, the temporary folder, by `out` in the error's path, because the user only knows `out`.
     pub(crate) fn about(mut self, part: &Path, out: &Path) -> Self {
-        if let Self::Io { path, .. } | Self::Write { path, .. } = &mut self
+        if let Self::Io { path, .. } = &mut self
             && let Ok(below) = path.strip_prefix(part)
         {
             // Joining an empty path would append a slash.
@@ -132,28 +72,45 @@ impl ExportError {
         self
     }
 
+    /// Creates the error for an option, as typed, whose name is missing or does not exist in the version.
+    pub(super) fn name(option: &str, there: &str) -> Self {
+        PlainError::usage(format!("{option}: this version has {there}")).into()
+    }
+
+    /// Creates the error for a format that cannot represent the feature, with a remedy.
+    pub(super) fn unfit(format: &str, problem: impl Display) -> Self {
+        PlainError::usage(format!("--format {format}: {problem}")).into()
+    }
+
+    /// Creates the error for a file whose content differs from the committed content.
+    pub(crate) fn damaged(path: &Path) -> Self {
+        let message = format!(
+            "{}: damaged: its content differs from the committed one; `wavemill verify` names every such file and the remedy",
+            path.display()
+        );
+        PlainError::new(Kind::Damaged, message).into()
+    }
+
+    /// Returns a function that creates the error for a file that has the right hash, but cannot be read as a Parquet file
+    /// of rows.
     pub(super) fn read_at(path: &Path) -> impl Fn(ParquetError) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Read {
-            path: path.clone(),
-            source,
+        let message = format!("{}: cannot read its rows", path.display());
+        move |source| {
+            let error = PlainError::new(Kind::Damaged, &*message);
+            error.caused_by(source).into()
         }
     }
 
-    pub(super) fn write_at(path: &Path) -> impl FnOnce(ParquetError) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Write { path, source }
-    }
-
-    pub(super) fn rows(problem: impl Into<String>) -> Self {
-        Self::Rows {
-            problem: problem.into(),
-        }
+    /// Creates the error for rows whose layout differs from docs/store.md.
+    pub(super) fn rows(problem: impl Display) -> Self {
+        PlainError::new(Kind::Damaged, format!("damaged store: {problem}")).into()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]
@@ -165,7 +122,7 @@ mod tests {
             ("/store/a.parquet", "/store/a.parquet: cannot create"),
         ] {
             let error = ExportError::io_at(Path::new(path), "create");
-            let error = error(io::ErrorKind::PermissionDenied.into());
+            let error = error(io::Error::from(io::ErrorKind::PermissionDenied));
             assert_eq!(error.about(part, Path::new("/d/out")).to_string(), told);
         }
     }

@@ -71,10 +71,7 @@ pub(super) fn run(
 
 /// Selects the features of statistics, in the order of their sources' names.
 fn contents<'a>(job: &Job<'a>) -> Result<Vec<Content<'a>>, ExportError> {
-    let unfit = |problem: &str| ExportError::Unfit {
-        format: Format::FmaFeatures.name(),
-        problem: problem.to_owned(),
-    };
+    let unfit = |problem: &str| ExportError::unfit(Format::FmaFeatures.name(), problem);
     let audio = &job.manifest.recipe.audio;
     if audio.segment_s.is_some() || !audio.stretch.is_empty() {
         let problem = "the version has several rows of a track; make one without audio.segment_s and audio.stretch";

@@ -40,7 +40,7 @@ impl<'b> Keys<'b> {
     /// Reads the keys and classes of a batch that contains [`key_columns`].
     ///
     /// # Errors
-    /// [`ExportError::Rows`] if a column is missing or has another type.
+    /// [`ExportError::rows`] if a column is missing or has another type.
     pub(super) fn from_batch(
         batch: &'b RecordBatch,
         content: &'b Content<'_>,
@@ -62,7 +62,7 @@ impl<'b> Keys<'b> {
     /// Returns the class id of a row for `target`.
     ///
     /// # Errors
-    /// [`ExportError::Rows`] if the class id is not in the manifest.
+    /// [`ExportError::rows`] if the class id is not in the manifest.
     pub(super) fn class(
         &self,
         target: &TargetEntry,
@@ -86,7 +86,7 @@ impl<'b> Classes<'b> {
     /// Reads the class ids of a target from a batch.
     ///
     /// # Errors
-    /// [`ExportError::Rows`] if the column is missing or has another type.
+    /// [`ExportError::rows`] if the column is missing or has another type.
     pub(super) fn from_batch(
         batch: &'b RecordBatch,
         target: &'b TargetEntry,
@@ -98,7 +98,7 @@ impl<'b> Classes<'b> {
     /// Returns the class id of a row, which is an index into the manifest's list of classes; `None` if unlabelled.
     ///
     /// # Errors
-    /// [`ExportError::Rows`] if the class id is not in the manifest.
+    /// [`ExportError::rows`] if the class id is not in the manifest.
     pub(super) fn id(&self, row: usize) -> Result<Option<usize>, ExportError> {
         if self.ids.is_null(row) {
             return Ok(None);
@@ -116,7 +116,7 @@ impl<'b> Classes<'b> {
 /// Returns the string column `name` of a batch.
 ///
 /// # Errors
-/// [`ExportError::Rows`] if the column is missing or has another type.
+/// [`ExportError::rows`] if the column is missing or has another type.
 fn text<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b StringArray, ExportError> {
     let column = batch.column_by_name(name);
     let column = column.and_then(|column| column.as_string_opt::<i32>());
@@ -126,7 +126,7 @@ fn text<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b StringArray, Expor
 /// Returns the numeric column `name` of a batch.
 ///
 /// # Errors
-/// [`ExportError::Rows`] if the column is missing or has another type.
+/// [`ExportError::rows`] if the column is missing or has another type.
 pub(super) fn numbers<'b, T: ArrowPrimitiveType>(
     batch: &'b RecordBatch,
     name: &str,
@@ -154,7 +154,7 @@ impl KeyTable {
     /// column.
     ///
     /// # Errors
-    /// [`ExportError::Unfit`] if two columns have the same name; [`ExportError::Io`] if the file cannot be created.
+    /// [`ExportError::unfit`] if two columns have the same name; [`ExportError::Io`] if the file cannot be created.
     pub(super) fn create(
         path: &Path,
         content: &Content<'_>,
@@ -184,7 +184,7 @@ impl KeyTable {
     /// Appends the line of a row to the CSV file.
     ///
     /// # Errors
-    /// [`ExportError::Rows`] if a class id is not in the manifest; [`ExportError::Io`] if the line cannot be written.
+    /// [`ExportError::rows`] if a class id is not in the manifest; [`ExportError::Io`] if the line cannot be written.
     pub(super) fn row(
         &mut self,
         keys: &Keys<'_>,
@@ -241,14 +241,13 @@ impl KeyTable {
 /// Refuses duplicate column names, because one of the columns would be lost.
 ///
 /// # Errors
-/// [`ExportError::Unfit`] if two columns have the same name.
+/// [`ExportError::unfit`] if two columns have the same name.
 pub(super) fn require_distinct(names: &[String], format: &'static str) -> Result<(), ExportError> {
     for (place, name) in names.iter().enumerate() {
         if names[..place].contains(name) {
-            return Err(ExportError::Unfit {
-                format,
-                problem: format!("two columns would be named {name} because of the targets' names"),
-            });
+            let problem =
+                format!("two columns would be named {name} because of the targets' names");
+            return Err(ExportError::unfit(format, problem));
         }
     }
     Ok(())

@@ -33,6 +33,7 @@ use serde::Serialize;
 use serde_json::json;
 use wavemill_extract::run::free_bytes;
 use wavemill_runtime::progress::{Phase, Progress};
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::manifest::Manifest;
 use wavemill_store::Store;
 
@@ -203,10 +204,13 @@ fn require_space(content: &Content<'_>, format: Format, folder: &Path) -> Result
     };
     let needed_bytes = content.rows().saturating_mul(row_bytes as u64);
     match free_bytes(folder) {
-        Some(free_bytes) if free_bytes < needed_bytes => Err(ExportError::Space {
-            needed_bytes,
-            free_bytes,
-        }),
+        Some(free_bytes) if free_bytes < needed_bytes => {
+            let message = format!(
+                "--out: about {needed_bytes} bytes are needed and {free_bytes} are free: free some space, or write to \
+                 another file system"
+            );
+            Err(PlainError::new(Kind::NoSpace, message).into())
+        }
         // If the free space is unknown, it is assumed to be sufficient.
         _ => Ok(()),
     }

@@ -48,10 +48,7 @@ fn brightness(content: &Content<'_>) -> &'static str {
 }
 
 fn unfit(problem: &str) -> ExportError {
-    ExportError::Unfit {
-        format: Format::Png.name(),
-        problem: problem.to_owned(),
-    }
+    ExportError::unfit(Format::Png.name(), problem)
 }
 
 /// Converts the tensors of rows to PNG pictures.

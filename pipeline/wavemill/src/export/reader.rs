@@ -11,6 +11,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use wavemill_runtime::progress::{Phase, Progress};
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::tables::shape_column;
 use wavemill_sql::tensor::{TensorColumn, TensorType};
@@ -51,7 +52,7 @@ impl<'a> Reader<'a> {
     /// included, although their pages have no checksums.
     ///
     /// # Errors
-    /// [`ExportError::Damaged`] if a file differs from the manifest; [`ExportError::Stopped`] after a stop request.
+    /// [`ExportError::damaged`] if a file differs from the manifest; [`Kind::Interrupted`] after a stop request.
     pub(super) fn check(&self) -> Result<(), ExportError> {
         let files = self.content.sides.iter().flat_map(|side| &side.files);
         let bytes: u64 = files.clone().map(|file| file.bytes).sum();
@@ -60,9 +61,7 @@ impl<'a> Reader<'a> {
         for file in files {
             self.go_on()?;
             if self.store.sound_file(file)?.is_none() {
-                return Err(ExportError::Damaged {
-                    path: self.store.root().join(&file.path),
-                });
+                return Err(ExportError::damaged(&self.store.root().join(&file.path)));
             }
             self.progress.add(file.bytes);
         }
@@ -77,7 +76,7 @@ impl<'a> Reader<'a> {
     /// Calls `visit` with batches of the given columns, for all rows on a side of the split.
     ///
     /// # Errors
-    /// [`ExportError::Read`] for an unreadable file; [`ExportError::Stopped`] after a stop; an error of `visit`.
+    /// [`ExportError::read_at`] for an unreadable file; [`Kind::Interrupted`] after a stop; an error of `visit`.
     pub(super) fn side(
         &self,
         side: &Side<'_>,
@@ -117,7 +116,7 @@ impl<'a> Reader<'a> {
         let mut rows = 0;
         for batch in batches {
             fail_point!("export-batch", |_| Err(ExportError::io_at(&path, "write")(
-                std::io::ErrorKind::StorageFull.into()
+                std::io::Error::from(std::io::ErrorKind::StorageFull)
             )));
             self.go_on()?;
             let batch = batch.map_err(|error| failed(error.into()))?;
@@ -144,12 +143,12 @@ impl<'a> Reader<'a> {
     /// Checks that the user has not stopped the export.
     ///
     /// # Errors
-    /// [`ExportError::Stopped`] if the user has stopped the export.
+    /// [`Kind::Interrupted`] if the user has stopped the export.
     pub(super) fn go_on(&self) -> Result<(), ExportError> {
         if self.progress.is_stopped() {
-            return Err(ExportError::Stopped {
-                phase: self.progress.phase(),
-            });
+            let phase = self.progress.phase();
+            let message = format!("interrupted while {phase}; nothing was written");
+            return Err(PlainError::new(Kind::Interrupted, message).into());
         }
         Ok(())
     }
@@ -171,7 +170,7 @@ impl<'b> Tensors<'b> {
     /// Reads the tensors of a batch that contains its [`columns`](wavemill_store::tensors::columns).
     ///
     /// # Errors
-    /// [`ExportError::Rows`] if a tensor column is missing or has another type.
+    /// [`ExportError::rows`] if a tensor column is missing or has another type.
     pub(super) fn from_batch(
         batch: &'b RecordBatch,
         content: &'b Content<'_>,
@@ -203,7 +202,7 @@ impl<'b> Tensors<'b> {
     /// Returns the shape of a row, after checking that it matches the number of values.
     ///
     /// # Errors
-    /// [`ExportError::Rows`] if the shape does not match the number of values.
+    /// [`ExportError::rows`] if the shape does not match the number of values.
     pub(super) fn shape(&self, row: usize) -> Result<Vec<usize>, ExportError> {
         let n_values = self.values.n_values(row, self.tensor);
         let shape = match self.shapes {

@@ -10,7 +10,7 @@ use wavemill_pages::{Cell, Table};
 use wavemill_sql as sql;
 use wavemill_sql::{Limits, Session, Sink, SqlError};
 
-use super::{ReportError, Subject};
+use super::Subject;
 use crate::quote::identifier;
 
 /// An SQL session on a version of a store.
@@ -21,7 +21,7 @@ pub(super) struct Answers<'a> {
 }
 
 impl<'a> Answers<'a> {
-    pub(super) fn open(subject: Subject<'a>, limits: Limits) -> Result<Self, ReportError> {
+    pub(super) fn open(subject: Subject<'a>, limits: Limits) -> Result<Self, SqlError> {
         let session = sql::open(subject.store, subject.manifest, limits)?;
         Ok(Self { subject, session })
     }
@@ -29,8 +29,8 @@ impl<'a> Answers<'a> {
     /// Runs a query and returns all rows of its result, which must be few.
     ///
     /// # Errors
-    /// [`ReportError::Sql`] if the query fails; [`ReportError::Answer`] if the columns of its result are inconsistent.
-    pub(super) fn ask(&self, query: &str) -> Result<Answer, ReportError> {
+    /// [`SqlError`] if the query fails, or the columns of its result are inconsistent.
+    pub(super) fn ask(&self, query: &str) -> Result<Answer, SqlError> {
         let mut batches = Vec::new();
         let schema = self.each(query, |answer| {
             batches.push(answer.batch);
@@ -43,19 +43,17 @@ impl<'a> Answers<'a> {
     /// Runs a query, passes its rows to `take` in parts, and returns their columns.
     ///
     /// # Errors
-    /// [`ReportError::Sql`] if the query fails, or the error of `take`.
+    /// [`SqlError`] if the query fails, or the error of `take`.
     pub(super) fn each(
         &self,
         query: &str,
-        take: impl FnMut(Answer) -> Result<(), ReportError>,
-    ) -> Result<SchemaRef, ReportError> {
+        take: impl FnMut(Answer) -> Result<(), SqlError>,
+    ) -> Result<SchemaRef, SqlError> {
         let mut parts = Parts {
             schema: Arc::new(Schema::empty()),
             take,
-            taken: Ok(()),
         };
         self.session.run(query, &mut parts)?;
-        parts.taken?;
         Ok(parts.schema)
     }
 
@@ -63,7 +61,7 @@ impl<'a> Answers<'a> {
     ///
     /// # Errors
     /// The errors of [`Answers::ask`].
-    pub(super) fn table(&self, query: &str) -> Result<Table, ReportError> {
+    pub(super) fn table(&self, query: &str) -> Result<Table, SqlError> {
         let answer = self.ask(query)?;
         let fields = answer.batch.schema();
         let names: Vec<&str> = fields
@@ -85,13 +83,13 @@ impl<'a> Answers<'a> {
     /// Returns the columns of a table, or an empty schema if the version does not have the table.
     ///
     /// # Errors
-    /// [`ReportError::Sql`] if the table is damaged.
-    pub(super) fn columns(&self, table: &str) -> Result<SchemaRef, ReportError> {
+    /// [`SqlError`] if the table is damaged.
+    pub(super) fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
         let has_table = self.session.tables().iter().any(|name| name == table);
         if !has_table {
             return Ok(Arc::new(Schema::empty()));
         }
-        Ok(self.session.columns(table)?)
+        self.session.columns(table)
     }
 
     /// Returns the quoted name of a feature table. All feature tables have the same columns about clips.
@@ -112,8 +110,8 @@ impl Answer {
     /// Returns a column of the result as texts.
     ///
     /// # Errors
-    /// [`ReportError::Answer`] if the column does not exist.
-    pub(super) fn texts(&self, name: &str) -> Result<Vec<Option<String>>, ReportError> {
+    /// [`SqlError`] if the column does not exist.
+    pub(super) fn texts(&self, name: &str) -> Result<Vec<Option<String>>, SqlError> {
         let column = cast(self.column(name)?, &DataType::Utf8)?;
         let texts = column.as_string::<i32>();
         Ok(texts.iter().map(|text| text.map(str::to_owned)).collect())
@@ -123,7 +121,7 @@ impl Answer {
     ///
     /// # Errors
     /// The same errors as [`Answer::texts`].
-    pub(super) fn counts(&self, name: &str) -> Result<Vec<u64>, ReportError> {
+    pub(super) fn counts(&self, name: &str) -> Result<Vec<u64>, SqlError> {
         let column = cast(self.column(name)?, &DataType::Int64)?;
         let counts = column.as_primitive::<Int64Type>();
         Ok(counts
@@ -136,7 +134,7 @@ impl Answer {
     ///
     /// # Errors
     /// The same errors as [`Answer::texts`].
-    pub(super) fn numbers(&self, name: &str) -> Result<Vec<Option<f64>>, ReportError> {
+    pub(super) fn numbers(&self, name: &str) -> Result<Vec<Option<f64>>, SqlError> {
         let column = cast(self.column(name)?, &DataType::Float64)?;
         Ok(column.as_primitive::<Float64Type>().iter().collect())
     }
@@ -145,7 +143,7 @@ impl Answer {
     ///
     /// # Errors
     /// The same errors as [`Answer::texts`].
-    pub(super) fn count(&self, name: &str) -> Result<u64, ReportError> {
+    pub(super) fn count(&self, name: &str) -> Result<u64, SqlError> {
         Ok(self.counts(name)?.first().copied().unwrap_or(0))
     }
 
@@ -153,12 +151,12 @@ impl Answer {
     ///
     /// # Errors
     /// The same errors as [`Answer::texts`].
-    pub(super) fn number(&self, name: &str) -> Result<Option<f64>, ReportError> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<f64>, SqlError> {
         Ok(self.numbers(name)?.first().copied().flatten())
     }
 
     /// Returns a column as cells of a table.
-    fn cells(&self, name: &str) -> Result<Vec<Cell>, ReportError> {
+    fn cells(&self, name: &str) -> Result<Vec<Cell>, SqlError> {
         let column = self.column(name)?;
         let kind = column.data_type();
         let mut cells: Vec<Cell> = if kind.is_integer() {
@@ -191,22 +189,17 @@ impl Answer {
 struct Parts<F> {
     schema: SchemaRef,
     take: F,
-    /// The first error of `take`.
-    taken: Result<(), ReportError>,
 }
 
-impl<F: FnMut(Answer) -> Result<(), ReportError>> Sink for Parts<F> {
+impl<F: FnMut(Answer) -> Result<(), SqlError>> Sink for Parts<F> {
     fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
         self.schema = Arc::clone(schema);
         Ok(())
     }
 
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
-        if self.taken.is_ok() {
-            let batch = batch.clone();
-            self.taken = (self.take)(Answer { batch });
-        }
-        Ok(())
+        let batch = batch.clone();
+        (self.take)(Answer { batch })
     }
 
     fn finish(&mut self) -> Result<(), SqlError> {

@@ -1,15 +1,15 @@
 //! Amounts of decoded audio, of audio lost to damage, and of silent and duplicate clips.
 
 use wavemill_pages::{Cell, Section, Table, seconds};
+use wavemill_sql::SqlError;
 
-use super::ReportError;
 use super::answers::Answers;
 use super::bins::{self, Values};
 
 /// Maximum number of clips in the list of clips that lost the most audio.
 const LOST_MAX: usize = 10;
 
-pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
+pub(super) fn section(answers: &Answers<'_>) -> Result<Section, SqlError> {
     let mut section = Section::new("Audio");
     let dataset = answers.subject.manifest.recipe.catalog.dataset;
     if dataset.is_of_pictures() {
@@ -45,7 +45,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     Ok(section)
 }
 
-fn totals(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
+fn totals(answers: &Answers<'_>, clips: &str) -> Result<Table, SqlError> {
     let answer = answers.ask(&format!(
         "SELECT count(*) AS clips, sum(CAST(duration_s AS DOUBLE)) AS decoded_s,
                 count(*) FILTER (WHERE lost_s > 0) AS damaged, sum(CAST(lost_s AS DOUBLE)) AS lost_s,
@@ -60,7 +60,7 @@ fn totals(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
         )))
     };
 
-    let totals: [(&str, Result<Cell, ReportError>); 6] = [
+    let totals: [(&str, Result<Cell, SqlError>); 6] = [
         ("clips with rows", clips("clips")),
         ("audio decoded", time("decoded_s")),
         ("clips with audio lost to damage", clips("damaged")),

@@ -1,8 +1,8 @@
 //! Bins of histograms with round edges.
 
 use wavemill_pages::{Axis, Chart, Histogram, Plot};
+use wavemill_sql::SqlError;
 
-use super::ReportError;
 use super::answers::Answers;
 
 /// Minimum number of bins between the smallest and the largest value, except for the largest percent of the values.
@@ -30,13 +30,13 @@ pub(super) struct Values<'a> {
 /// Returns a histogram with round edges, or `None` if the values are nearly equal.
 ///
 /// # Errors
-/// [`ReportError::Sql`] if a query fails.
+/// [`SqlError`] if a query fails.
 pub(super) fn histogram(
     answers: &Answers<'_>,
     title: &str,
     note: &str,
     values: &Values<'_>,
-) -> Result<Option<Chart>, ReportError> {
+) -> Result<Option<Chart>, SqlError> {
     let rows = format!(
         "(SELECT CAST({} AS DOUBLE) AS v FROM {}) WHERE v IS NOT NULL AND NOT isnan(v)",
         values.value, values.rows

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 use wavemill_pages::{Bars, Chart, Plot, Section, Table};
+use wavemill_sql::SqlError;
 
-use super::ReportError;
 use super::answers::Answers;
 use super::bins::{self, Values};
 use crate::quote::identifier;
@@ -47,8 +47,8 @@ pub(super) fn section(profiles: Vec<Profile>) -> Section {
 /// Returns the profiles of all columns of `tracks`.
 ///
 /// # Errors
-/// [`ReportError::Sql`] if the table is damaged.
-pub(super) fn profiles(answers: &Answers<'_>) -> Result<Vec<Profile>, ReportError> {
+/// [`SqlError`] if the table is damaged.
+pub(super) fn profiles(answers: &Answers<'_>) -> Result<Vec<Profile>, SqlError> {
     let columns = answers.columns("tracks")?;
     let fields = columns.fields().iter();
     fields.map(|field| Profile::of(answers, field)).collect()
@@ -70,7 +70,7 @@ fn kind(of: &DataType) -> String {
 
 impl Profile {
     /// Reads one column, so that a query needs no more memory than the different values of a column.
-    fn of(answers: &Answers<'_>, field: &FieldRef) -> Result<Self, ReportError> {
+    fn of(answers: &Answers<'_>, field: &FieldRef) -> Result<Self, SqlError> {
         let name = identifier(field.name());
         // Lists and structures have no order, and whether two of them are equal tells little.
         let values = if field.data_type().is_nested() {
@@ -107,11 +107,8 @@ impl Profile {
 /// Returns charts of the columns that have some, but not too many different values, or numbers.
 ///
 /// # Errors
-/// [`ReportError::Sql`] if the table is damaged.
-pub(super) fn charts(
-    answers: &Answers<'_>,
-    profiles: &[Profile],
-) -> Result<Vec<Chart>, ReportError> {
+/// [`SqlError`] if the table is damaged.
+pub(super) fn charts(answers: &Answers<'_>, profiles: &[Profile]) -> Result<Vec<Chart>, SqlError> {
     let manifest = answers.subject.manifest;
     let targets = manifest.recipe.targets.iter();
     let targets: Vec<&str> = targets.map(|target| target.column.as_str()).collect();
@@ -140,7 +137,7 @@ pub(super) fn charts(
 }
 
 /// Returns the counts of a column's values: numbers in their order, texts by their frequency.
-fn bars(answers: &Answers<'_>, field: &Field) -> Result<Chart, ReportError> {
+fn bars(answers: &Answers<'_>, field: &Field) -> Result<Chart, SqlError> {
     let name = identifier(field.name());
     let order = match field.data_type() {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "n DESC, v",
@@ -158,7 +155,7 @@ fn bars(answers: &Answers<'_>, field: &Field) -> Result<Chart, ReportError> {
     Ok(Chart::new(title, "", Plot::Bars(bars)))
 }
 
-fn histogram(answers: &Answers<'_>, name: &str) -> Result<Option<Chart>, ReportError> {
+fn histogram(answers: &Answers<'_>, name: &str) -> Result<Option<Chart>, SqlError> {
     let values = Values {
         value: &identifier(name),
         rows: "tracks",

@@ -1,13 +1,13 @@
 //! Table of the files below the audio root, by outcome and extension.
 
 use wavemill_pages::Section;
+use wavemill_sql::SqlError;
 
-use super::ReportError;
 use super::answers::Answers;
 
 const TABLE: &str = "audio_files";
 
-pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
+pub(super) fn section(answers: &Answers<'_>) -> Result<Section, SqlError> {
     let mut section = Section::new("Files below the audio root");
     // Versions written by earlier releases do not have the table of files.
     if answers.columns(TABLE)?.fields().is_empty() {

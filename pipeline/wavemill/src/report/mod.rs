@@ -10,7 +10,6 @@ mod audio;
 mod bins;
 mod cleaning;
 mod columns;
-mod error;
 mod excerpts;
 mod features;
 mod files;
@@ -25,11 +24,10 @@ use serde_json::json;
 use wavemill_pages::{Fact, Page, bytes, count};
 use wavemill_schemas::manifest::Manifest;
 use wavemill_source::Source;
-use wavemill_sql::Limits;
+use wavemill_sql::{Limits, SqlError};
 use wavemill_store::{Store, Tags};
 
 use self::answers::Answers;
-pub(crate) use self::error::ReportError;
 
 /// The version that a report describes.
 #[derive(Clone, Copy, Debug)]
@@ -47,12 +45,12 @@ pub(crate) struct Subject<'a> {
 /// Builds the page of a version. If `archive` is given, the page includes the audio of typical rows.
 ///
 /// # Errors
-/// [`ReportError`] if a table or shard of the version is missing or damaged.
+/// [`SqlError`] if a table or shard of the version is missing or damaged.
 pub(crate) fn page(
     subject: Subject<'_>,
     limits: Limits,
     archive: Option<&dyn Source>,
-) -> Result<Page, ReportError> {
+) -> Result<Page, SqlError> {
     let answers = Answers::open(subject, limits)?;
     let profiles = columns::profiles(&answers)?;
     let sections = vec![

@@ -1,14 +1,14 @@
 //! Rejected inputs by reason, with examples.
 
 use wavemill_pages::{Bars, Chart, Plot, Section};
+use wavemill_sql::SqlError;
 
-use super::ReportError;
 use super::answers::Answers;
 
 /// Maximum number of examples per reason of rejection.
 const EXAMPLES: usize = 5;
 
-pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
+pub(super) fn section(answers: &Answers<'_>) -> Result<Section, SqlError> {
     let mut section = Section::new("Rejects");
     let rejects = &answers.subject.manifest.counts.rejects;
     let mut reasons: Vec<(String, u64)> = rejects.iter().map(|(r, n)| (r.clone(), *n)).collect();

@@ -2,8 +2,8 @@
 
 use wavemill_pages::{Cell, Section, Table, count, fraction};
 use wavemill_schemas::sides::{SIDES, side_meant};
+use wavemill_sql::SqlError;
 
-use super::ReportError;
 use super::answers::Answers;
 use crate::quote::{identifier, literal};
 
@@ -21,7 +21,7 @@ const SHARED: [(&str, &str); 4] = [
     ("album_id", "albums"),
 ];
 
-pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
+pub(super) fn section(answers: &Answers<'_>) -> Result<Section, SqlError> {
     let mut section = Section::new("Sides and data leakage");
     let Some(rows) = answers.rows_table() else {
         return Ok(section);
@@ -108,7 +108,7 @@ struct SideSize {
 }
 
 /// Returns the sides of the split with their sizes, in the order training, validation, test, others.
-fn sides_of(answers: &Answers<'_>, rows: &str) -> Result<Vec<SideSize>, ReportError> {
+fn sides_of(answers: &Answers<'_>, rows: &str) -> Result<Vec<SideSize>, SqlError> {
     let answer = answers.ask(&format!(
         "SELECT split, count(DISTINCT clip_key) AS clips, count(*) AS n, count(DISTINCT artist_id) AS artists
          FROM {rows} GROUP BY split ORDER BY split"
@@ -220,7 +220,7 @@ impl Leak {
         column: &str,
         what: &'static str,
         compared: &Compared<'_>,
-    ) -> Result<Self, ReportError> {
+    ) -> Result<Self, SqlError> {
         let column = identifier(column);
         // Rows whose split is `none` belong to no side and are not compared.
         let answer = answers.ask(&format!(

@@ -12,9 +12,9 @@ use wavemill_schemas::manifest::{FeatureEntry, TargetEntry};
 use wavemill_schemas::rng::row_key;
 use wavemill_schemas::sides::side_meant;
 use wavemill_source::Source;
+use wavemill_sql::SqlError;
 use wavemill_sql::tensor::{TensorColumn, TensorType};
 
-use super::ReportError;
 use super::answers::Answers;
 use super::excerpts::{Excerpts, RowOrigin};
 use super::features::band_name;
@@ -32,7 +32,7 @@ const BANDS_MAX: usize = 128;
 pub(super) fn section(
     answers: &Answers<'_>,
     archive: Option<&dyn Source>,
-) -> Result<Section, ReportError> {
+) -> Result<Section, SqlError> {
     let manifest = answers.subject.manifest;
     let mut section = Section::new("Spectrograms per class");
     let Some((feature, frames)) = manifest.features.iter().find_map(shown_frames) else {
@@ -189,7 +189,7 @@ fn pick(
     answers: &Answers<'_>,
     target: Option<&TargetEntry>,
     classes: &[(Option<usize>, String)],
-) -> Result<PickedRows, ReportError> {
+) -> Result<PickedRows, SqlError> {
     let files = answers.subject.manifest.files.iter();
     let mut training: Vec<&str> = files.filter_map(|file| file.split.as_deref()).collect();
     training.retain(|side| side_meant(side) == Some("training"));
@@ -260,7 +260,7 @@ fn with_audio(
     answers: &Answers<'_>,
     feature: &FeatureEntry,
     frames: Frames,
-) -> Result<Frames, ReportError> {
+) -> Result<Frames, SqlError> {
     let (Some(hop_length), Some(rate_hz), Some(rows)) = (
         feature.hop_length,
         feature.sample_rate_hz,
@@ -285,7 +285,7 @@ fn read(
     feature: &FeatureEntry,
     frames: Frames,
     mut picked: PickedRows,
-) -> Result<Vec<Picture>, ReportError> {
+) -> Result<Vec<Picture>, SqlError> {
     if picked.is_empty() {
         return Ok(Vec::new());
     }
@@ -415,7 +415,7 @@ fn heat_map(feature: &FeatureEntry, picture: &Picture, values: Vec<f32>) -> Heat
 
 /// Returns the title, artist and key of a clip, separated by dashes. Title and artist are omitted if they are not
 /// known.
-fn track_description(answers: &Answers<'_>, clip_key: &str) -> Result<String, ReportError> {
+fn track_description(answers: &Answers<'_>, clip_key: &str) -> Result<String, SqlError> {
     let columns = answers.columns("tracks")?;
     let mut words = Vec::new();
     for name in ["track_title", "artist_name", "title", "artist"] {

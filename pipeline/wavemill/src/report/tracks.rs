@@ -6,8 +6,8 @@ use arrow::datatypes::DataType;
 use wavemill_pages::{Axis, Bars, Chart, Histogram, Plot, Section, Series, count};
 use wavemill_schemas::manifest::TargetEntry;
 use wavemill_schemas::recipe::Dataset;
+use wavemill_sql::SqlError;
 
-use super::ReportError;
 use super::answers::Answers;
 use super::bins::{self, Values};
 use super::columns::{self, Profile};
@@ -27,7 +27,7 @@ const YEARS_MAX: i64 = 120;
 /// Up to this number of years, a bar chart with a label per year is drawn, since a histogram would label fractions.
 const FEW_YEARS: i64 = 12;
 
-pub(super) fn section(answers: &Answers<'_>, profiles: &[Profile]) -> Result<Section, ReportError> {
+pub(super) fn section(answers: &Answers<'_>, profiles: &[Profile]) -> Result<Section, SqlError> {
     let mut charts = Vec::new();
     for target in &answers.subject.manifest.targets {
         charts.push(by_class(target));
@@ -91,7 +91,7 @@ fn sides_in_order(counts: &BTreeMap<String, Vec<u64>>) -> Vec<&str> {
     sides
 }
 
-fn by_year(answers: &Answers<'_>, column: &str, name: &str) -> Result<Option<Chart>, ReportError> {
+fn by_year(answers: &Answers<'_>, column: &str, name: &str) -> Result<Option<Chart>, SqlError> {
     let columns = answers.columns("tracks")?;
     let is_date = columns.field_with_name(column).is_ok_and(|field| {
         matches!(
@@ -151,7 +151,7 @@ fn by_year(answers: &Answers<'_>, column: &str, name: &str) -> Result<Option<Cha
     Ok(Some(Chart::new(format!("Tracks by {name}"), note, plot)))
 }
 
-fn by_bit_rate(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
+fn by_bit_rate(answers: &Answers<'_>) -> Result<Option<Chart>, SqlError> {
     if !has_number(answers, "track_bit_rate")? {
         return Ok(None);
     }
@@ -185,7 +185,7 @@ fn by_bit_rate(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
     )))
 }
 
-fn by_length(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
+fn by_length(answers: &Answers<'_>) -> Result<Option<Chart>, SqlError> {
     if !has_number(answers, "track_duration")? {
         return Ok(None);
     }
@@ -204,7 +204,7 @@ fn by_length(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
 }
 
 /// Reports whether `tracks` has a numeric column of this name.
-fn has_number(answers: &Answers<'_>, name: &str) -> Result<bool, ReportError> {
+fn has_number(answers: &Answers<'_>, name: &str) -> Result<bool, SqlError> {
     let columns = answers.columns("tracks")?;
     let field = columns.field_with_name(name);
     Ok(field.is_ok_and(|field| field.data_type().is_numeric()))

@@ -1,11 +1,12 @@
 //! Lists the store's versions. `wavemill diff` shows what changed between two of them.
 
 use wavemill_pages::{Cell, Section, Table, bytes};
+use wavemill_sql::SqlError;
 use wavemill_store::VersionLine;
 
-use super::{ReportError, Subject};
+use super::Subject;
 
-pub(super) fn section(subject: Subject<'_>) -> Result<Section, ReportError> {
+pub(super) fn section(subject: Subject<'_>) -> Result<Section, SqlError> {
     let mut section = Section::new("Versions");
     let lines = subject.store.history(subject.tags)?;
     if lines.len() > 1 {

@@ -33,7 +33,7 @@ use tokio::sync::watch;
 
 pub(crate) use gate::Gate;
 pub(crate) use limits::Limits;
-pub(crate) use model::{ModelError, ModelSetup};
+pub(crate) use model::{ModelSetup, ServeError};
 pub(crate) use readers::{Reader, Song, Spectrogram, Unreadable};
 pub(crate) use server::Server;
 pub(crate) use upload::Upload;

@@ -24,7 +24,7 @@ const END: Duration = Duration::from_secs(2);
 
 /// Errors of a model.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ModelError {
+pub(crate) enum ServeError {
     /// The model's program does not exist, or the system cannot start it.
     #[error("cannot start the process of model {run}")]
     Start { run: String, source: io::Error },
@@ -123,8 +123,8 @@ impl Model {
     /// Starts the model's process unless it is running.
     ///
     /// # Errors
-    /// [`ModelError`] if the process cannot be started, ends, or does not load the model in time.
-    pub(crate) async fn make_ready(&self) -> Result<(), ModelError> {
+    /// [`ServeError`] if the process cannot be started, ends, or does not load the model in time.
+    pub(crate) async fn make_ready(&self) -> Result<(), ServeError> {
         let mut place = self.process.lock().await;
         *place = Some(self.running(&mut place).await?);
         Ok(())
@@ -148,12 +148,12 @@ impl Model {
     /// The reply is read in a task: a client that disconnects does not interrupt the process in the middle of a reply.
     ///
     /// # Errors
-    /// [`ModelError`]. The process is then discarded, and another one is started.
+    /// [`ServeError`]. The process is then discarded, and another one is started.
     pub(crate) async fn ask(
         self: &Arc<Self>,
         stream: Bytes,
         song: Permit,
-    ) -> Result<Answered, ModelError> {
+    ) -> Result<Answered, ServeError> {
         let mut place = Arc::clone(&self.process).lock_owned().await;
         let model = Arc::clone(self);
         let asked = tokio::spawn(async move {
@@ -188,8 +188,8 @@ impl Model {
         }
     }
 
-    fn ended(&self, status: Option<ExitStatus>) -> ModelError {
-        ModelError::Ended {
+    fn ended(&self, status: Option<ExitStatus>) -> ServeError {
+        ServeError::Ended {
             run: self.setup.run.clone(),
             status,
         }
@@ -199,7 +199,7 @@ impl Model {
         &self,
         place: &mut Option<Process>,
         stream: &[u8],
-    ) -> Result<Vec<String>, ModelError> {
+    ) -> Result<Vec<String>, ServeError> {
         let mut process = self.running(place).await?;
         let lines = self.answered(&mut process, stream, self.answer).await;
         match lines {
@@ -211,7 +211,7 @@ impl Model {
     }
 
     /// Takes the running process out of `place`, or starts one.
-    async fn running(&self, place: &mut Option<Process>) -> Result<Process, ModelError> {
+    async fn running(&self, place: &mut Option<Process>) -> Result<Process, ServeError> {
         if let Some(mut process) = place.take()
             && process.is_alive()
         {
@@ -221,7 +221,7 @@ impl Model {
         self.starts.inc();
 
         let started = Process::start((self.setup.command)());
-        let mut process = started.map_err(|source| ModelError::Start {
+        let mut process = started.map_err(|source| ServeError::Start {
             run: self.setup.run.clone(),
             source,
         })?;
@@ -236,14 +236,14 @@ impl Model {
         process: &mut Process,
         stream: &[u8],
         limit: Duration,
-    ) -> Result<Vec<String>, ModelError> {
+    ) -> Result<Vec<String>, ServeError> {
         match timeout(limit, process.ask(stream)).await {
             Ok(Ok(lines)) => Ok(lines),
             Ok(Err(_)) => {
                 let status = timeout(END, process.child.wait()).await;
                 Err(self.ended(status.ok().and_then(Result::ok)))
             }
-            Err(_) => Err(ModelError::Slow {
+            Err(_) => Err(ServeError::Slow {
                 run: self.setup.run.clone(),
                 seconds: limit.as_secs(),
             }),
@@ -339,7 +339,7 @@ mod tests {
         runtime.expect("a runtime").block_on(body)
     }
 
-    async fn asked(model: &Arc<Model>, song: &[u8]) -> Result<Answered, ModelError> {
+    async fn asked(model: &Arc<Model>, song: &[u8]) -> Result<Answered, ServeError> {
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
         let place = Arc::new(place.expect("a place"));
         model.ask(Bytes::copy_from_slice(song), place).await
@@ -399,7 +399,7 @@ mod tests {
         on_runtime(async {
             let model = model(ECHO, 1);
             let error = asked(&model, b"hang\n").await.expect_err("it hangs");
-            assert!(matches!(error, ModelError::Slow { .. }), "{error}");
+            assert!(matches!(error, ServeError::Slow { .. }), "{error}");
             assert_eq!(asked(&model, b"a\n").await.expect("an answer").lines, ["a"]);
         });
     }
@@ -408,7 +408,7 @@ mod tests {
     fn model_start_failure_is_reported() {
         on_runtime(async {
             let error = model("exit 4", 30).make_ready().await.expect_err("it ends");
-            let ModelError::Ended { status, .. } = error else {
+            let ServeError::Ended { status, .. } = error else {
                 panic!("{error}")
             };
             assert_eq!(status.and_then(|status| status.code()), Some(4));

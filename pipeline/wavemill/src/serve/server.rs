@@ -12,7 +12,7 @@ use super::answer::Answer;
 use super::gate::Gate;
 use super::limits::Limits;
 use super::metrics::Metrics;
-use super::model::{Model, ModelError, ModelSetup};
+use super::model::{Model, ModelSetup, ServeError};
 use super::readers::{MakeReader, Permit, Readers};
 use super::refusal::Refusal;
 use super::upload::{self, Upload};
@@ -59,8 +59,8 @@ impl Server {
     /// Starts the processes of all models that are not running.
     ///
     /// # Errors
-    /// [`ModelError`] of the first model that cannot be started.
-    pub(crate) async fn make_ready(&self) -> Result<(), ModelError> {
+    /// [`ServeError`] of the first model that cannot be started.
+    pub(crate) async fn make_ready(&self) -> Result<(), ServeError> {
         for model in &self.models {
             model.make_ready().await?;
         }
@@ -160,7 +160,7 @@ impl Server {
 }
 
 /// Returns an error response with status 502, the cause, and the information that the model is restarted.
-fn bad_gateway(error: &ModelError) -> Refusal {
+fn bad_gateway(error: &ServeError) -> Refusal {
     let mut message = error.to_string();
     if let Some(cause) = std::error::Error::source(error) {
         message = format!("{message}: {cause}");

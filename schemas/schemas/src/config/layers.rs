@@ -2,7 +2,8 @@
 
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, ShippedConfig, apply_set};
+use super::{Config, ShippedConfig, apply_set, error_at};
+use crate::exit::PlainError;
 
 /// A configuration, and its differences from the shipped configuration on which it is based.
 #[derive(Debug)]
@@ -21,13 +22,13 @@ impl Config {
     /// would be multiplied with those of the file.
     ///
     /// # Errors
-    /// [`ConfigError`], which names the file or the `--set` option, the key and the allowed values.
+    /// An error that names the file or the `--set` option, the key and the allowed values.
     pub fn layered(
         like: Option<&ShippedConfig>,
         text: &str,
         place: &str,
         sets: &[String],
-    ) -> Result<LayeredConfig, ConfigError> {
+    ) -> Result<LayeredConfig, PlainError> {
         // The file is parsed separately first, so that an error names the file's line.
         let _: Self = read(text, place)?;
         let base = like
@@ -42,7 +43,7 @@ impl Config {
         // Apply the `--set` options one by one, so that an error names the invalid option.
         for set in sets {
             let place = format!("--set {set}");
-            apply_set(&mut document, set).map_err(|message| ConfigError::parse(&place, message))?;
+            apply_set(&mut document, set).map_err(|message| error_at(&place, message))?;
             config = typed(&document, &place)?;
         }
 
@@ -58,27 +59,27 @@ impl Config {
     }
 }
 
-fn read(text: &str, place: &str) -> Result<Config, ConfigError> {
+fn read(text: &str, place: &str) -> Result<Config, PlainError> {
     toml::from_str(text).map_err(|e| {
         // The parser reports a byte offset; users need a line number.
         let line = e
             .span()
             .map(|span| text[..span.start].matches('\n').count() + 1);
         let place = line.map_or(place.to_owned(), |line| format!("{place}, line {line}"));
-        ConfigError::parse(&place, e.message())
+        error_at(&place, e.message())
     })
 }
 
-fn table(text: &str, place: &str) -> Result<Table, ConfigError> {
+fn table(text: &str, place: &str) -> Result<Table, PlainError> {
     text.parse()
-        .map_err(|e: toml::de::Error| ConfigError::parse(place, e.message()))
+        .map_err(|e: toml::de::Error| error_at(place, e.message()))
 }
 
-fn typed(document: &Table, place: &str) -> Result<Config, ConfigError> {
+fn typed(document: &Table, place: &str) -> Result<Config, PlainError> {
     document
         .clone()
         .try_into()
-        .map_err(|e: toml::de::Error| ConfigError::parse(place, e.message()))
+        .map_err(|e: toml::de::Error| error_at(place, e.message()))
 }
 
 /// Merges two configurations section by section. If both have a section, its values are combined, and the values of
@@ -102,7 +103,7 @@ fn replaced(
     shipped: &ShippedConfig,
     base: &Table,
     config: &Config,
-) -> Result<Vec<String>, ConfigError> {
+) -> Result<Vec<String>, PlainError> {
     let theirs = as_table(&read(shipped.text, shipped.name)?, shipped.name)?;
     let ours = as_table(config, shipped.name)?;
 
@@ -126,8 +127,8 @@ fn replaced(
 }
 
 /// Converts a configuration to a table with all values, including defaults.
-fn as_table(config: &Config, place: &str) -> Result<Table, ConfigError> {
-    Table::try_from(config).map_err(|e| ConfigError::parse(place, e))
+fn as_table(config: &Config, place: &str) -> Result<Table, PlainError> {
+    Table::try_from(config).map_err(|e| error_at(place, e))
 }
 
 /// Returns the values of a table and of its sections by dotted key (`section.key`), in the order of the table.

@@ -13,38 +13,19 @@ use std::path::PathBuf;
 
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
-use wavemill_options::{Fault, exact};
+use wavemill_options::exact;
 
 pub use layers::{LayeredConfig, dotted};
 pub use shipped::{SHIPPED, ShippedConfig};
 
 use crate::canonical;
+use crate::exit::PlainError;
 use crate::named::named_enum;
 
-/// The error type for training configurations.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The configuration is not valid TOML, or contains an unknown key or a value of the wrong type.
-    #[error("{place}: {message}")]
-    Parse {
-        /// Name of the file with the error, or the `--set` option as given.
-        place: String,
-        /// Message of the parser, including the allowed keys.
-        message: String,
-    },
-    /// The configuration contains a value that is not allowed.
-    #[error("{} = {}", .0.key, .0.problem)]
-    Value(Fault),
-}
-
-impl ConfigError {
-    /// Creates [`ConfigError::Parse`].
-    pub fn parse(place: &str, message: impl Display) -> Self {
-        Self::Parse {
-            place: place.to_owned(),
-            message: message.to_string(),
-        }
-    }
+/// Creates the error for a configuration that is not valid. `place` is the name of its file, or the `--set` option as
+/// given.
+pub fn error_at(place: &str, message: impl Display) -> PlainError {
+    PlainError::usage(format!("{place}: {message}"))
 }
 
 /// Configuration of a training run.
@@ -637,8 +618,8 @@ impl Config {
     /// Parses a document, applies `sets` (`key.path=value`) and checks the result.
     ///
     /// # Errors
-    /// [`ConfigError`], which names the file or the `--set`, the key and the allowed values.
-    pub fn parse(text: &str, place: &str, sets: &[String]) -> Result<Self, ConfigError> {
+    /// An error that names the file or the `--set`, the key and the allowed values.
+    pub fn parse(text: &str, place: &str, sets: &[String]) -> Result<Self, PlainError> {
         Ok(Self::layered(None, text, place, sets)?.config)
     }
 

@@ -4,7 +4,8 @@ use std::fmt::Display;
 
 use wavemill_options::Faults;
 
-use super::{Config, ConfigError};
+use super::Config;
+use crate::exit::PlainError;
 
 /// Maximum number of masks of each kind per row: each is drawn, also if it hides nothing new.
 const MASKS_MAX: u64 = 1000;
@@ -17,14 +18,16 @@ fn rule(faults: &mut Faults, holds: bool, key: &str, found: impl Display, allowe
 
 impl Config {
     /// Checks all rules and reports the first one that is violated.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(super) fn check(&self) -> Result<(), PlainError> {
         let mut faults = Faults::default();
         self.check_counts(&mut faults);
         self.check_ranges(&mut faults);
         self.check_optimizer(&mut faults);
         self.check_augment(&mut faults);
         self.check_finite(&mut faults);
-        faults.into_result().map_err(ConfigError::Value)
+        faults
+            .into_result()
+            .map_err(|fault| PlainError::usage(format!("{} = {}", fault.key, fault.problem)))
     }
 
     fn check_counts(&self, faults: &mut Faults) {

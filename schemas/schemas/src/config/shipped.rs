@@ -1,7 +1,8 @@
 //! The training configurations of the documents, compiled into the program: `fit --like NAME`. In the files, a comment
 //! marks the origin of every value.
 
-use super::{Config, ConfigError};
+use super::{Config, error_at};
+use crate::exit::PlainError;
 
 /// A shipped configuration.
 #[derive(Debug)]
@@ -50,15 +51,15 @@ impl ShippedConfig {
     /// Returns the configuration of that name.
     ///
     /// # Errors
-    /// [`ConfigError::Parse`], which lists all names.
-    pub fn find(name: &str) -> Result<&'static Self, ConfigError> {
+    /// An error that lists all names.
+    pub fn find(name: &str) -> Result<&'static Self, PlainError> {
         Self::for_recipe(name).ok_or_else(|| {
             let names: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
             let message = format!(
                 "no such configuration; there are: {} (`--like list` describes them)",
                 names.join(", ")
             );
-            ConfigError::parse(&format!("--like {name}"), message)
+            error_at(&format!("--like {name}"), message)
         })
     }
 
@@ -78,9 +79,9 @@ impl ShippedConfig {
     /// Returns `config` as TOML, with the origin comments of this configuration on all unchanged values.
     ///
     /// # Errors
-    /// [`ConfigError::Parse`] if the configuration cannot be written as TOML, which does not happen for a configuration
+    /// An error if the configuration cannot be written as TOML, which does not happen for a configuration
     /// that was parsed.
-    pub fn marked(&self, config: &Config) -> Result<String, ConfigError> {
+    pub fn marked(&self, config: &Config) -> Result<String, PlainError> {
         let own = Config::parse(self.text, self.name, &[])?;
         // Use the same serializer as for `config`, so that equal values give equal lines.
         let own = lines_by_key(&text_of(&own)?);
@@ -106,8 +107,8 @@ impl ShippedConfig {
     }
 }
 
-fn text_of(config: &Config) -> Result<String, ConfigError> {
-    toml::to_string(config).map_err(|e| ConfigError::parse("the configuration", e))
+fn text_of(config: &Config) -> Result<String, PlainError> {
+    toml::to_string(config).map_err(|e| error_at("the configuration", e))
 }
 
 /// Splits a TOML text into (key, line) pairs. The key is a path such as `optimizer.lr`, and empty for lines that set no

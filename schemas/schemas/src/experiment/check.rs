@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use wavemill_options::{Fault, did_you_mean};
 
-use super::{
-    AS_IN_DOCUMENT, BASE, Claim, ClaimMetric, Experiment, ExperimentError, JOIN, TrainSpec,
-};
+use super::{AS_IN_DOCUMENT, BASE, Claim, ClaimMetric, Experiment, JOIN, TrainSpec};
 use crate::config::Config;
+use crate::exit::PlainError;
 use crate::recipe::Recipe;
 use crate::text::shown;
 
@@ -179,13 +178,13 @@ fn claim_fault(experiment: &Experiment, index: usize, claim: &Claim) -> Option<F
 /// Checks that a store of `recipe` contains the feature and the targets that `config` trains on.
 ///
 /// # Errors
-/// [`ExperimentError::Unknown`] if the recipe lacks the feature or a target.
+/// An error if the recipe lacks the feature or a target.
 pub fn check_pair(
     train: &TrainSpec,
     variant: &str,
     config: &Config,
     recipe: &Recipe,
-) -> Result<(), ExperimentError> {
+) -> Result<(), PlainError> {
     let features = recipe.features.iter().map(|one| one.name.as_str());
     let features: Vec<&str> = features.collect();
     if let Some(feature) = config.data.feature.as_deref()
@@ -210,7 +209,7 @@ pub fn check_pair(
 }
 
 /// Checks that a recipe has the target that a claim names.
-pub(super) fn claimed_target(claim: &Claim, recipe: &Recipe) -> Result<(), ExperimentError> {
+pub(super) fn claimed_target(claim: &Claim, recipe: &Recipe) -> Result<(), PlainError> {
     match &claim.target {
         Some(target) => has_target(target, recipe, || {
             format!(
@@ -227,7 +226,7 @@ fn has_target(
     target: &str,
     recipe: &Recipe,
     what: impl FnOnce() -> String,
-) -> Result<(), ExperimentError> {
+) -> Result<(), PlainError> {
     // Every row of FMA has `genres_all` in addition to the recipe's targets.
     let targets: Vec<&str> = recipe.targets.iter().map(|one| one.name.as_str()).collect();
     if target == "genres_all" || targets.contains(&target) {
@@ -236,9 +235,9 @@ fn has_target(
     Err(missing(&what(), "target", &targets))
 }
 
-fn missing(what: &str, kind: &str, there: &[&str]) -> ExperimentError {
+fn missing(what: &str, kind: &str, there: &[&str]) -> PlainError {
     let there = there.join(", ");
-    ExperimentError::Unknown(format!(
+    PlainError::usage(format!(
         "{what}: the recipe has no {kind} of this name; it has: {there}"
     ))
 }

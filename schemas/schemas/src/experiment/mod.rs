@@ -14,8 +14,9 @@ use wavemill_options::did_you_mean;
 pub use check::check_pair;
 pub use shipped::SHIPPED;
 
-use crate::config::{Config, ConfigError, ShippedConfig};
-use crate::recipe::{Recipe, RecipeError, Source};
+use crate::config::{Config, ShippedConfig, error_at};
+use crate::exit::PlainError;
+use crate::recipe::{Recipe, Source};
 use crate::settings;
 
 /// Name of the variant that uses the recipe without changes.
@@ -26,36 +27,6 @@ pub const AS_IN_DOCUMENT: &str = "as-in-document";
 
 /// Separator between the names of variants that are applied on top of each other.
 pub const JOIN: char = '+';
-
-/// The error type for experiments. Each message is one line.
-#[derive(Debug, thiserror::Error)]
-pub enum ExperimentError {
-    /// The file cannot be found, read or parsed, or contains an impossible value.
-    #[error(transparent)]
-    File(#[from] RecipeError),
-    /// The experiment does not have the requested variant or training, or it refers to a feature or target that the
-    /// recipe does not have.
-    #[error("{0}")]
-    Unknown(String),
-    /// The recipe cannot be loaded, or the changes of a variant cannot be applied to it.
-    #[error("variant {variant}")]
-    Recipe {
-        /// Name of the variant.
-        variant: String,
-        /// The error in the recipe.
-        source: RecipeError,
-    },
-    /// A training configuration cannot be loaded, or the changes of a variant cannot be applied to it.
-    #[error("train {train}, variant {variant}")]
-    Config {
-        /// Name of the training.
-        train: String,
-        /// Name of the variant.
-        variant: String,
-        /// The error in the configuration.
-        source: ConfigError,
-    },
-}
 
 /// An experiment file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -310,18 +281,18 @@ impl ExperimentSource {
     /// recipes and configurations.
     ///
     /// # Errors
-    /// [`ExperimentError`]: the first error in the file.
-    pub fn find(name_or_file: &str) -> Result<Self, ExperimentError> {
+    /// The first error in the file.
+    pub fn find(name_or_file: &str) -> Result<Self, PlainError> {
         let source = Source::find_among("experiment", &SHIPPED, name_or_file)?;
         let is_shipped = SHIPPED.iter().any(|(name, _)| *name == name_or_file);
         let folder = Path::new(name_or_file).parent().unwrap_or(Path::new(""));
         Self::parse(source, (!is_shipped).then(|| folder.to_owned()))
     }
 
-    fn parse(source: Source, folder: Option<PathBuf>) -> Result<Self, ExperimentError> {
+    fn parse(source: Source, folder: Option<PathBuf>) -> Result<Self, PlainError> {
         let (document, experiment): (_, Experiment) = source.read()?;
         if let Some(fault) = check::first_fault(&experiment) {
-            return Err(source.invalid(document.as_item(), fault).into());
+            return Err(source.invalid(document.as_item(), fault));
         }
 
         Ok(Self {
@@ -334,8 +305,8 @@ impl ExperimentSource {
     /// Checks that the recipe and all configurations load, in every variant and under both splits.
     ///
     /// # Errors
-    /// The first [`ExperimentError::Recipe`], [`ExperimentError::Config`] or [`ExperimentError::Unknown`].
-    pub fn check(&self) -> Result<(), ExperimentError> {
+    /// The first error, which names the variant and, for a configuration, the training.
+    pub fn check(&self) -> Result<(), PlainError> {
         let variants = self.experiment.variants.iter();
         let names = variants.map(|variant| variant.name.as_str());
         for name in std::iter::once(BASE).chain(names) {
@@ -362,13 +333,13 @@ impl ExperimentSource {
     /// Returns the recipe of a variant with `sets` applied on top. Variants joined by `+` are applied in order.
     ///
     /// # Errors
-    /// [`ExperimentError::Unknown`]; [`ExperimentError::Recipe`] if the changed recipe is not valid.
+    /// An error if the variant is unknown or the changed recipe is not valid.
     pub fn recipe(
         &self,
         variant: &str,
         split: SplitKind,
         sets: &[String],
-    ) -> Result<VariantRecipe, ExperimentError> {
+    ) -> Result<VariantRecipe, PlainError> {
         let experiment = &self.experiment;
         let variants = experiment.variants_of(variant)?;
 
@@ -383,10 +354,8 @@ impl ExperimentSource {
         all.extend_from_slice(sets);
 
         let source = self.recipe_source(&variants);
-        let recipe = Recipe::load(&source, &all).map_err(|source| ExperimentError::Recipe {
-            variant: variant.to_owned(),
-            source,
-        })?;
+        let recipe = Recipe::load(&source, &all)
+            .map_err(|error| PlainError::usage(format!("variant {variant}")).caused_by(error))?;
 
         let mut data = experiment.data.clone();
         if let Some(audio) = variants.iter().rev().find_map(|one| one.audio.clone()) {
@@ -403,14 +372,14 @@ impl ExperimentSource {
     /// Returns a training configuration in a variant with `sets` applied on top.
     ///
     /// # Errors
-    /// [`ExperimentError::Unknown`]; [`ExperimentError::Config`] if the changed configuration is not valid.
+    /// An error if the variant is unknown or the changed configuration is not valid.
     pub fn config(
         &self,
         train: &TrainSpec,
         variant: &str,
         split: SplitKind,
         sets: &[String],
-    ) -> Result<VariantConfig, ExperimentError> {
+    ) -> Result<VariantConfig, PlainError> {
         let mut all = train.set.clone();
         let variants = self.experiment.variants_of(variant)?;
         for one in &variants {
@@ -426,12 +395,9 @@ impl ExperimentSource {
         all.extend_from_slice(sets);
 
         let file = train.config.as_ref().map(|file| self.beside(file));
-        let config =
-            layered(train, file.as_deref(), &all).map_err(|source| ExperimentError::Config {
-                train: train.name.clone(),
-                variant: variant.to_owned(),
-                source,
-            })?;
+        let config = layered(train, file.as_deref(), &all).map_err(|error| {
+            PlainError::usage(format!("train {}, variant {variant}", train.name)).caused_by(error)
+        })?;
         Ok(VariantConfig {
             like: train.like.clone(),
             file,
@@ -496,8 +462,8 @@ impl Experiment {
     /// Returns the variants named by a `--variant` argument, in its order. [`BASE`] adds no variant.
     ///
     /// # Errors
-    /// [`ExperimentError::Unknown`] if a name is unknown.
-    pub fn variants_of(&self, names: &str) -> Result<Vec<&Variant>, ExperimentError> {
+    /// An error if a name is unknown.
+    pub fn variants_of(&self, names: &str) -> Result<Vec<&Variant>, PlainError> {
         let mut found = Vec::new();
         for name in names.split(JOIN).filter(|name| *name != BASE) {
             let variant = self.variants.iter().find(|variant| variant.name == name);
@@ -526,9 +492,9 @@ impl Experiment {
         [option, kind]: [&str; 2],
         name: &str,
         there: impl Iterator<Item = &'a str>,
-    ) -> ExperimentError {
+    ) -> PlainError {
         let there: Vec<&str> = there.collect();
-        ExperimentError::Unknown(format!(
+        PlainError::usage(format!(
             "--{option} {name}: {} has no such {kind}{}; there are: {}",
             self.name,
             did_you_mean(name, &there),
@@ -608,8 +574,8 @@ impl Experiment {
     /// Returns the trainings with the given names, in the file's order, or all trainings if `names` is empty.
     ///
     /// # Errors
-    /// [`ExperimentError::Unknown`] if a name is unknown.
-    pub fn trainings(&self, names: &[String]) -> Result<Vec<&TrainSpec>, ExperimentError> {
+    /// An error if a name is unknown.
+    pub fn trainings(&self, names: &[String]) -> Result<Vec<&TrainSpec>, PlainError> {
         let all = || self.train.iter().map(|train| train.name.as_str());
         if let Some(name) = names.iter().find(|name| !all().any(|known| known == *name)) {
             return Err(self.unknown(["train", "training"], name, all()));
@@ -622,15 +588,14 @@ impl Experiment {
 }
 
 /// The configuration is built in the same way as by `fit`.
-fn layered(train: &TrainSpec, file: Option<&Path>, sets: &[String]) -> Result<Config, ConfigError> {
+fn layered(train: &TrainSpec, file: Option<&Path>, sets: &[String]) -> Result<Config, PlainError> {
     let like = train.like.as_deref().map(ShippedConfig::find).transpose()?;
     let mut text = String::new();
     let mut place = "defaults".to_owned();
     if let Some(file) = file {
         place = file.display().to_string();
-        text = settings::read_file(file).map_err(|error| {
-            ConfigError::parse(&place, format!("cannot read the file: {error}"))
-        })?;
+        text = settings::read_file(file)
+            .map_err(|error| error_at(&place, format!("cannot read the file: {error}")))?;
     }
     Ok(Config::layered(like, &text, &place, sets)?.config)
 }

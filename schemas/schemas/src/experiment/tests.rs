@@ -29,7 +29,7 @@ split = "none"
 says = "a half"
 "#;
 
-fn parse(text: &str) -> Result<ExperimentSource, ExperimentError> {
+fn parse(text: &str) -> Result<ExperimentSource, PlainError> {
     let source = Source {
         origin: "mine.toml".to_owned(),
         text: text.to_owned(),

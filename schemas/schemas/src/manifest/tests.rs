@@ -167,7 +167,7 @@ fn numbers_that_no_store_has_are_damage() {
     ] {
         let error = with(key, value.clone()).expect_err(key);
         assert!(
-            matches!(error, ManifestError::Number { .. }),
+            error.to_string().ends_with("no program has written it"),
             "{key} {value}: {error}"
         );
     }
@@ -188,7 +188,12 @@ fn a_manifest_without_a_checksum_is_damaged() {
         .expect("an object")
         .remove(CHECKSUM_KEY);
     let error = Manifest::from_json(value.to_string()).expect_err("no checksum");
-    assert!(matches!(error, ManifestError::Checksum { .. }), "{error}");
+    assert!(
+        error
+            .to_string()
+            .ends_with("the content differs from what was committed"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -203,9 +208,9 @@ fn changed_recipe_engine_or_identity_is_detected() {
             *m.pointer_mut(key).expect("a key") = value.into();
         });
         let error = Manifest::from_json(json).expect_err(part);
-        assert!(
-            matches!(error, ManifestError::Identity { part: found } if found == part),
-            "{part}: {error}"
+        assert_eq!(
+            error.to_string(),
+            format!("the {part} does not match its hash in the identity")
         );
     }
 }
@@ -248,10 +253,7 @@ fn invalid_utf8_is_damage() {
     let mut json = manifest().to_json().expect("JSON").into_bytes();
     json[20] = 0xff;
     let error = Manifest::from_json(&json).expect_err("not UTF-8");
-    assert!(
-        matches!(error, ManifestError::Encoding { at: 20 }),
-        "{error}"
-    );
+    assert_eq!(error.to_string(), "not UTF-8 from byte 20 on");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use limits::FILE_BYTES_MAX;
-pub use parse::{RecipeError, Source};
+pub use parse::Source;
 pub use place::Place;
 pub use shipped::SHIPPED;
 pub use validate::is_plain_name;

@@ -1,7 +1,7 @@
 //! Parses a text to a [`Recipe`], strictly, with error messages for people who write recipes by hand.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use toml_edit::{Document, Item};
@@ -10,54 +10,8 @@ use wavemill_options::{Fault, did_you_mean};
 use super::place::{self, Place};
 use super::wording::{explain, one_line};
 use super::{Recipe, SHIPPED, edit, validate};
+use crate::exit::PlainError;
 use crate::settings;
-
-/// The error type for recipes and for files of experiments. Each message is one line.
-#[derive(Debug, thiserror::Error)]
-pub enum RecipeError {
-    /// The name is neither that of a shipped recipe or experiment nor that of a file.
-    #[error(
-        "`{name}` is neither a shipped {kind} nor a file{}; shipped {kind}s: {}",
-        did_you_mean(name, shipped),
-        shipped.join(", ")
-    )]
-    Unknown {
-        /// Kind of the file: `recipe` or `experiment`.
-        kind: &'static str,
-        /// Name of the recipe or experiment, as given.
-        name: String,
-        /// Names of the shipped recipes or experiments.
-        shipped: Vec<&'static str>,
-    },
-    /// The file exists, but cannot be read.
-    #[error("{kind} {}: cannot read the file", path.display())]
-    Read {
-        /// Kind of the file: `recipe` or `experiment`.
-        kind: &'static str,
-        /// Path of the file.
-        path: PathBuf,
-        /// The error of the file system.
-        source: io::Error,
-    },
-    /// The file is not valid TOML.
-    #[error("{place}: {problem}")]
-    Syntax {
-        /// Position of the error.
-        place: Place,
-        /// Message of the TOML parser.
-        problem: String,
-    },
-    /// The file contains an unknown key, a wrong type or an impossible value.
-    #[error("{place}: {key}: {problem}")]
-    Invalid {
-        /// Position of the error.
-        place: Place,
-        /// Key of the invalid value, with dots between its parts and elements by name: `features.log_mel.n_mels`.
-        key: String,
-        /// Description of the error and of the allowed values.
-        problem: String,
-    },
-}
 
 /// The text of a recipe or an experiment, and the text's origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,17 +26,17 @@ impl Source {
     /// Reads the text of the shipped recipe of that name, or else of the file at that path.
     ///
     /// # Errors
-    /// [`RecipeError::Unknown`] for an unknown name; [`RecipeError::Read`] if the file cannot be read.
-    pub fn find(name_or_file: &str) -> Result<Self, RecipeError> {
+    /// An error that lists the shipped recipes for an unknown name, or if the file cannot be read.
+    pub fn find(name_or_file: &str) -> Result<Self, PlainError> {
         Self::find_among("recipe", &SHIPPED, name_or_file)
     }
 
     /// Reads a file of a `kind` like [`Source::find`]. `shipped` contains the names and texts of the shipped files.
     pub(crate) fn find_among(
-        kind: &'static str,
-        shipped: &[(&'static str, &str)],
+        kind: &str,
+        shipped: &[(&str, &str)],
         name_or_file: &str,
-    ) -> Result<Self, RecipeError> {
+    ) -> Result<Self, PlainError> {
         let path = Path::new(name_or_file);
         // A shipped name takes precedence over a file of the same name, which can be given as ./NAME.
         let text = match shipped.iter().find(|(name, _)| *name == name_or_file) {
@@ -91,16 +45,18 @@ impl Source {
         };
 
         let text = text.map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => RecipeError::Unknown {
-                kind,
-                name: name_or_file.to_owned(),
-                shipped: shipped.iter().map(|(name, _)| *name).collect(),
-            },
-            _ => RecipeError::Read {
-                kind,
-                path: path.to_owned(),
-                source,
-            },
+            io::ErrorKind::NotFound => {
+                let shipped: Vec<&str> = shipped.iter().map(|(name, _)| *name).collect();
+                PlainError::usage(format!(
+                    "`{name_or_file}` is neither a shipped {kind} nor a file{}; shipped {kind}s: {}",
+                    did_you_mean(name_or_file, &shipped),
+                    shipped.join(", ")
+                ))
+            }
+            _ => {
+                let message = format!("{kind} {}: cannot read the file", path.display());
+                PlainError::usage(message).caused_by(source)
+            }
         })?;
         Ok(Self {
             origin: name_or_file.to_owned(),
@@ -113,8 +69,8 @@ impl Source {
     /// Parses the recipe after applying `sets`, overrides of the form `key=value`: see [`Recipe::load`].
     ///
     /// # Errors
-    /// [`RecipeError::Syntax`], [`RecipeError::Invalid`]: the first error of the file, or else of the sets.
-    pub fn parse(&self, sets: &[String]) -> Result<(Recipe, String), RecipeError> {
+    /// The first error of the file, or else of the sets, with its line and key.
+    pub fn parse(&self, sets: &[String]) -> Result<(Recipe, String), PlainError> {
         let (document, recipe) = self.read()?;
         let root = document.as_item();
 
@@ -123,11 +79,7 @@ impl Source {
         let mut history = vec![recipe];
         for flag in sets {
             let recipe = edit::set(&mut edited, flag).and_then(|text| reparse(&text));
-            history.push(recipe.map_err(|fault| RecipeError::Invalid {
-                place: Place::Flag(flag.clone()),
-                key: fault.key,
-                problem: fault.problem,
-            })?);
+            history.push(recipe.map_err(|fault| invalid(&Place::Flag(flag.clone()), &fault))?);
         }
 
         self.check(&history, sets, root, edited.as_item())?;
@@ -140,30 +92,26 @@ impl Source {
     /// Deserializes the recipe's text. Also returns the text as a document, which maps keys to lines.
     ///
     /// # Errors
-    /// [`RecipeError::Syntax`]; [`RecipeError::Invalid`] for a wrong key or type.
-    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<(Document<&str>, T), RecipeError> {
-        let document =
-            Document::parse(self.text.as_str()).map_err(|error| RecipeError::Syntax {
-                place: self.line(error.span().map_or(0, |span| span.start)),
-                problem: one_line(error.message()),
-            })?;
+    /// An error that names the line of wrong syntax, or of a wrong key or type.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<(Document<&str>, T), PlainError> {
+        let document = Document::parse(self.text.as_str()).map_err(|error| {
+            let place = self.line(error.span().map_or(0, |span| span.start));
+            PlainError::usage(format!("{place}: {}", one_line(error.message())))
+        })?;
 
         let root = document.as_item();
-        let value = deserialise(&self.text, root).map_err(|fault| RecipeError::Invalid {
-            place: self.line(fault.offset),
-            key: place::shown(root, &fault.key),
-            problem: fault.problem,
+        let value = deserialise(&self.text, root).map_err(|fault| {
+            let key = place::shown(root, &fault.key);
+            invalid(&self.line(fault.offset), &Fault::new(key, fault.problem))
         })?;
         Ok((document, value))
     }
 
     /// Returns the error for an invalid value, with the line of the value's key.
-    pub(crate) fn invalid(&self, root: &Item, fault: Fault) -> RecipeError {
-        RecipeError::Invalid {
-            place: self.line(place::offset_of(root, &fault.key)),
-            key: place::shown(root, &fault.key),
-            problem: fault.problem,
-        }
+    pub(crate) fn invalid(&self, root: &Item, fault: Fault) -> PlainError {
+        let place = self.line(place::offset_of(root, &fault.key));
+        let key = place::shown(root, &fault.key);
+        invalid(&place, &Fault { key, ..fault })
     }
 
     /// Reports the first impossible value by its line in the file, or else the first one that a `--set` introduced.
@@ -173,7 +121,7 @@ impl Source {
         sets: &[String],
         root: &Item,
         edited: &Item,
-    ) -> Result<(), RecipeError> {
+    ) -> Result<(), PlainError> {
         // A `--set` may correct a fault of the file, so only the faults after the last `--set` count.
         let faults: Vec<Vec<Fault>> = history.iter().map(validate::faults).collect();
         let Some(now) = faults.last() else {
@@ -196,15 +144,13 @@ impl Source {
         let Some((origin, fault)) = first else {
             return Ok(());
         };
-        Err(RecipeError::Invalid {
-            place: match origin {
-                Origin::File(offset) => self.line(offset),
-                Origin::Set(index) => Place::Flag(sets[index].clone()),
-            },
-            // Look up the key in the edited document, because a `--set` may have added it.
-            key: place::shown(edited, &fault.key),
-            problem: fault.problem.clone(),
-        })
+        let place = match origin {
+            Origin::File(offset) => self.line(offset),
+            Origin::Set(index) => Place::Flag(sets[index].clone()),
+        };
+        // Look up the key in the edited document, because a `--set` may have added it.
+        let key = place::shown(edited, &fault.key);
+        Err(invalid(&place, &Fault::new(key, &fault.problem)))
     }
 
     fn line(&self, offset: usize) -> Place {
@@ -223,7 +169,7 @@ impl Recipe {
     ///
     /// # Errors
     /// The errors of [`Source::find`] and [`Source::parse`].
-    pub fn load(name_or_file: &str, sets: &[String]) -> Result<Self, RecipeError> {
+    pub fn load(name_or_file: &str, sets: &[String]) -> Result<Self, PlainError> {
         Source::find(name_or_file)?
             .parse(sets)
             .map(|(recipe, _)| recipe)
@@ -233,13 +179,19 @@ impl Recipe {
     ///
     /// # Errors
     /// The errors of [`Source::parse`].
-    pub fn parse(text: &str, origin: &str, sets: &[String]) -> Result<Self, RecipeError> {
+    pub fn parse(text: &str, origin: &str, sets: &[String]) -> Result<Self, PlainError> {
         let source = Source {
             origin: origin.to_owned(),
             text: text.to_owned(),
         };
         source.parse(sets).map(|(recipe, _)| recipe)
     }
+}
+
+/// Creates the error for an unknown key, a wrong type or an impossible value. The key has dots between its parts and
+/// elements by name: `features.log_mel.n_mels`.
+fn invalid(place: &Place, fault: &Fault) -> PlainError {
+    PlainError::usage(format!("{place}: {fault}"))
 }
 
 /// Origin of a fault in a recipe. Faults of the file compare as less than those of any `--set`.

@@ -1,7 +1,8 @@
 //! Tests of a recipe's error messages, of `--set` options and of the shipped recipes.
 
-use super::{DbRefSpec, DbSpec, Dtype, Recipe, RecipeError, SHIPPED, Source};
+use super::{DbRefSpec, DbSpec, Dtype, Recipe, SHIPPED, Source};
 use crate::canonical;
+use crate::exit::PlainError;
 
 /// The smallest recipe, eight lines; text appended by a test case starts at line 9.
 const SMALLEST: &str = r#"
@@ -26,7 +27,7 @@ width = 32
 height = 24
 "#;
 
-fn parse(text: &str, sets: &[&str]) -> Result<Recipe, RecipeError> {
+fn parse(text: &str, sets: &[&str]) -> Result<Recipe, PlainError> {
     let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
     Recipe::parse(text, "my.toml", &sets)
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub use log::{Entry, Log, PROFILE_OTHERS, PROFILE_PARTS, read_log};
 pub use run_dir::{RunDir, run_stem};
 pub use tensorboard::{EventWriter, ResumePoint};
-use wavemill_schemas::exit;
+use wavemill_schemas::exit::{Classified, Kind};
 
 /// The reason why a run's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,14 +72,20 @@ pub enum RecordError {
     },
 }
 
+impl Classified for RecordError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Missing { .. } | Self::Id { .. } | Self::Taken { .. } => Kind::Usage,
+            Self::Json { .. } => Kind::Damaged,
+            Self::Io { .. } | Self::Exists { .. } | Self::Busy { .. } => Kind::Failed,
+        }
+    }
+}
+
 impl RecordError {
     /// Returns the exit code of a command that ends with this error.
     pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Missing { .. } | Self::Id { .. } | Self::Taken { .. } => exit::USAGE,
-            Self::Json { .. } => exit::DAMAGED,
-            Self::Io { .. } | Self::Exists { .. } | Self::Busy { .. } => exit::FAILED,
-        }
+        self.kind().exit_code()
     }
 
     /// Returns a closure for `map_err` that adds a path and the failed operation to an I/O error.

@@ -2,14 +2,14 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::error::Error as StdError;
 
 use anyhow::{Error, Result};
 use wavemill_evaluation::report::ReportError;
-use wavemill_schemas::config::ConfigError;
-use wavemill_schemas::exit::{DAMAGED, FAILED, INTERRUPTED, USAGE, is_broken_pipe};
+use wavemill_schemas::exit::{DAMAGED, FAILED, INTERRUPTED, is_broken_pipe, of_machine};
 use wavemill_schemas::text::{self, shown};
 use wavemill_scores::records::RecordError;
-use wavemill_terminal::exit::{self, code_of};
+use wavemill_terminal::exit;
 
 use super::jobs::FatalTrial;
 use super::run_list::SweepInterrupted;
@@ -51,7 +51,11 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 
 /// Returns the documented exit code for an error.
 pub(crate) fn code(error: &Error) -> u8 {
-    exit::code(error, known)
+    let own = match of_machine(error.as_ref()) {
+        Some(_) => None,
+        None => error.chain().find_map(known),
+    };
+    own.unwrap_or_else(|| exit::kind(error, &[]).exit_code())
 }
 
 /// True if the reader of the output has closed its pipe, which is no failure.
@@ -60,9 +64,8 @@ pub(crate) fn is_closed_output(error: &Error) -> bool {
 }
 
 /// Returns the exit code of an error type of this crate; `None` for other types.
-fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    code_of(cause, |_: &ConfigError| USAGE)
-        .or_else(|| code_of(cause, |_: &SweepInterrupted| INTERRUPTED))
+fn known(cause: &(dyn StdError + 'static)) -> Option<u8> {
+    code_of(cause, |_: &SweepInterrupted| INTERRUPTED)
         .or_else(|| code_of(cause, |_: &DamagedFiles| DAMAGED))
         .or_else(|| code_of(cause, |error: &FatalTrial| error.code))
         .or_else(|| code_of(cause, DatasetError::exit_code))
@@ -76,6 +79,14 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         .or_else(|| code_of(cause, ExportError::exit_code))
         .or_else(|| code_of(cause, ReportError::exit_code))
         .or_else(|| code_of(cause, RunError::exit_code))
+}
+
+/// Returns the exit code that `code` computes for a cause of type `E`; `None` for a cause of another type.
+fn code_of<E: StdError + 'static>(
+    cause: &(dyn StdError + 'static),
+    code: impl Fn(&E) -> u8,
+) -> Option<u8> {
+    cause.downcast_ref().map(code)
 }
 
 #[cfg(test)]

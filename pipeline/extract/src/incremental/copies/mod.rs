@@ -27,7 +27,7 @@ use super::input::Input;
 use super::known::KnownInputs;
 use super::parent;
 use crate::engine::engine_of;
-use crate::error::RunError;
+use crate::error::ExtractError;
 use crate::job::Job;
 use crate::settings::Settings;
 use crate::threads::survey::{self, FileContents, Fingerprints};
@@ -49,14 +49,14 @@ impl Input {
     /// Finds the copies that the recipe asks for. Returns the contents of the files that were read for this.
     ///
     /// # Errors
-    /// [`RunError::Stopped`]; [`RunError::Extract`] if a file cannot be read; [`RunError::Store`].
+    /// [`ExtractError`] if the store or a file cannot be read, or if the run was stopped.
     pub(crate) fn find_copies(
         &mut self,
         job: &Job,
         store: &Store,
         settings: &Settings,
         progress: &Progress,
-    ) -> Result<KnownInputs, RunError> {
+    ) -> Result<KnownInputs, ExtractError> {
         let grouping = job.recipe.split.group_duplicates;
         if grouping == GroupDuplicates::None {
             return Ok(KnownInputs::default());
@@ -112,11 +112,9 @@ fn fingerprints_of_latest(
     Ok(read.unwrap_or_default())
 }
 
-fn require_not_stopped(progress: &Progress) -> Result<(), RunError> {
+fn require_not_stopped(progress: &Progress) -> Result<(), ExtractError> {
     match progress.is_stopped() {
-        true => Err(RunError::Stopped {
-            phase: Phase::Hashing,
-        }),
+        true => Err(ExtractError::stopped_while(Phase::Hashing)),
         false => Ok(()),
     }
 }
@@ -135,7 +133,7 @@ impl Copies {
         contents: &FileContents,
         settings: &Settings,
         progress: &Progress,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), ExtractError> {
         let mut clips: Vec<Printed<'_>> = contents.iter().filter_map(printed).collect();
         // The order of the clips decides which are compared, so it must not depend on threads.
         clips.sort_unstable_by_key(|clip| clip.clip_key);

@@ -24,7 +24,7 @@ pub use self::rejects::rejects;
 pub use self::rows::files_of;
 pub(crate) use self::rows::{ClipRows, RowIndex, row_index};
 pub(crate) use self::sides::kept_sides;
-pub(crate) use self::sides_file::{GivenSides, read_sides};
+pub(crate) use self::sides_file::{GivenSides, read_sides, wrong_file};
 pub use self::table::text;
 pub(crate) use self::table::{column_types, read_table};
 

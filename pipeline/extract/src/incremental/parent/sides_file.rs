@@ -4,27 +4,38 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 use std::path::Path;
 
 use arrow::array::{Array, StringViewArray};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 use wavemill_catalog::Recordings;
 use wavemill_catalog::split::{
     GROUP_KINDS, GroupSides, KeptRule, KeptSides, artist_group, recording_group, track_group,
 };
 use wavemill_schemas::canonical;
 use wavemill_schemas::clip::ClipRow;
+use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::sides::SIDES;
 
 use super::table::{guarded, text};
-use crate::error::{Place, SidesError};
+use crate::error::ExtractError;
 
 /// The first bytes of every Parquet file.
 const PARQUET_MAGIC: &[u8; 4] = b"PAR1";
 
 const RULES: [KeptRule; 2] = [KeptRule::Artist, KeptRule::Stratified];
+
+/// Position of a row in a file of sides.
+#[derive(Clone, Copy)]
+enum Place {
+    /// A line of a CSV file, from 1.
+    Line(u64),
+    /// A row of a Parquet file, from 1.
+    Row(u64),
+}
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,8 +75,8 @@ impl GivenSides {
 /// Reads a file of sides. Without a column `rule`, each row applies to both rules, `artist` and `stratified`.
 ///
 /// # Errors
-/// [`SidesError`] if the file or one of its rows cannot be used.
-pub(crate) fn read_sides(path: &Path) -> Result<GivenSides, SidesError> {
+/// An error that names the path, if the file or one of its rows cannot be used.
+pub(crate) fn read_sides(path: &Path) -> Result<GivenSides, ExtractError> {
     let mut rows = Rows {
         path,
         sides: [Vec::new(), Vec::new()],
@@ -77,9 +88,7 @@ pub(crate) fn read_sides(path: &Path) -> Result<GivenSides, SidesError> {
         OpenFile::Csv(file) => rows.read_csv(file)?,
     }
     if rows.places.is_empty() {
-        return Err(SidesError::Empty {
-            path: path.to_owned(),
-        });
+        return Err(wrong_file(path, "no rows in it: give the table `sides` of a store").into());
     }
 
     let [artist, stratified] = rows.sides.map(GroupSides::new);
@@ -105,7 +114,7 @@ struct Rows<'p> {
 }
 
 impl Rows<'_> {
-    fn open(&self) -> Result<OpenFile, SidesError> {
+    fn open(&self) -> Result<OpenFile, ExtractError> {
         let open = || {
             let mut file = File::open(self.path)?;
             let mut magic = Vec::new();
@@ -117,18 +126,15 @@ impl Rows<'_> {
                 OpenFile::Csv(file)
             })
         };
-        open().map_err(|source| SidesError::Read {
-            path: self.path.to_owned(),
-            source,
+        open().map_err(|source: io::Error| {
+            let error = wrong_file(self.path, "cannot read it");
+            error.caused_by(source).into()
         })
     }
 
-    fn read_csv(&mut self, file: File) -> Result<(), SidesError> {
+    fn read_csv(&mut self, file: File) -> Result<(), ExtractError> {
         let path = self.path;
-        let failed = |source| SidesError::Csv {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| wrong_file(path, "not a CSV file").caused_by(source);
         let mut reader = csv::Reader::from_reader(file);
         let header = reader.headers().map_err(failed)?;
         let column = |name: &'static str| {
@@ -137,10 +143,10 @@ impl Rows<'_> {
                 .enumerate()
                 .filter(|(_, column)| *column == name);
             match (found.next(), found.next()) {
-                (Some(_), Some(_)) => Err(SidesError::Repeated {
-                    path: path.to_owned(),
-                    column: name,
-                }),
+                (Some(_), Some(_)) => {
+                    let problem = format!("several columns `{name}`: keep only one of them");
+                    Err(wrong_file(path, &problem))
+                }
                 (first, _) => Ok(first.map(|(place, _)| place)),
             }
         };
@@ -158,19 +164,15 @@ impl Rows<'_> {
         Ok(())
     }
 
-    fn read_parquet(&mut self, file: File) -> Result<(), SidesError> {
+    fn read_parquet(&mut self, file: File) -> Result<(), ExtractError> {
         let path = self.path;
-        let failed = |source| SidesError::Parquet {
-            path: path.to_owned(),
-            source,
-        };
         let batches = guarded(|| {
             let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.build()?;
             Ok(reader.collect::<Result<Vec<RecordBatch>, _>>()?)
         });
 
         let mut n_rows = 0;
-        for batch in batches.map_err(failed)? {
+        for batch in batches.map_err(|source| not_parquet(path, source))? {
             let group = self.column(&batch, "group")?;
             let side = self.column(&batch, "side")?;
             let rule = match batch.column_by_name("rule") {
@@ -192,21 +194,19 @@ impl Rows<'_> {
         &self,
         batch: &RecordBatch,
         name: &'static str,
-    ) -> Result<StringViewArray, SidesError> {
+    ) -> Result<StringViewArray, ExtractError> {
         if batch.column_by_name(name).is_none() {
             return Err(self.no_column(name));
         }
-        text(batch, name).map_err(|source| SidesError::Parquet {
-            path: self.path.to_owned(),
-            source,
-        })
+        text(batch, name).map_err(|source| not_parquet(self.path, source))
     }
 
-    fn no_column(&self, column: &'static str) -> SidesError {
-        SidesError::Column {
-            path: self.path.to_owned(),
-            column,
-        }
+    fn no_column(&self, column: &str) -> ExtractError {
+        let problem = format!(
+            "no column `{column}`: give the columns group and side, and rule if there are sides of both rules, as in \
+             `wavemill sql 'SELECT * FROM sides'`"
+        );
+        wrong_file(self.path, &problem).into()
     }
 
     /// Checks and adds a row of the file. `rule` is `None` if the file has no column `rule`.
@@ -216,7 +216,7 @@ impl Rows<'_> {
         rule: Option<&str>,
         group: &str,
         side: &str,
-    ) -> Result<(), SidesError> {
+    ) -> Result<(), ExtractError> {
         let Some(side_number) = SIDES.iter().position(|known| *known == side) else {
             let message = format!(
                 "`{side}` is not a side: change it to {}, or remove the row",
@@ -257,13 +257,21 @@ impl Rows<'_> {
         Ok(())
     }
 
-    fn wrong(&self, place: Place, problem: String) -> SidesError {
-        SidesError::Row {
-            path: self.path.to_owned(),
-            place,
-            problem,
-        }
+    fn wrong(&self, place: Place, problem: String) -> ExtractError {
+        let path = self.path.display();
+        ExtractError::usage(format!("--sides {path}, {place}: {problem}"))
     }
+}
+
+/// Creates the error for a file of sides that cannot be used.
+pub(crate) fn wrong_file(path: &Path, problem: &str) -> PlainError {
+    PlainError::usage(format!("--sides {}: {problem}", path.display()))
+}
+
+/// Creates the error for a file that is damaged, or of which a column contains no text.
+fn not_parquet(path: &Path, source: ParquetError) -> ExtractError {
+    let error = wrong_file(path, "not a Parquet file of sides");
+    error.caused_by(source).into()
 }
 
 /// Returns an empty text for null.

@@ -94,8 +94,7 @@ impl ExperimentCommand {
     /// Runs the subcommand and writes its output to stdout.
     ///
     /// # Errors
-    /// [`wavemill_schemas::experiment::ExperimentError`] (exit code 2), or an error of `extract` or `wavemill-train
-    /// fit`.
+    /// An error of the experiment (exit code 2), or an error of `extract` or `wavemill-train fit`.
     pub fn run(&self) -> Result<u8> {
         let out = &mut stdout();
         let ran = match &self.action {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use wavemill_catalog as catalog;
-use wavemill_extract::run::{Preview, RunError, SideLabels, SpaceError, free_bytes};
+use wavemill_extract::run::{Preview, SideLabels, require_space};
 use wavemill_schemas::config;
 use wavemill_schemas::recipe::Dataset;
 use wavemill_schemas::sides::SIDES;
@@ -69,7 +69,8 @@ impl ModelInputs {
 /// inputs of models are not checked.
 ///
 /// # Errors
-/// [`UsageError`] if the data lacks something that a training run needs; the refusal of a preview; [`SpaceError`].
+/// [`UsageError`] if the data lacks something that a training run needs; the refusal of a preview, or that of
+/// [`require_space`].
 pub(super) fn check(
     args: &RunArgs,
     work: &Work,
@@ -105,7 +106,8 @@ pub(super) fn check(
         return Err(UsageError(describe_problems(&problems, &work.cells)).into());
     }
 
-    require_space(args, needed_bytes(&previews))
+    require_space(&args.out.join("stores"), needed_bytes(&previews))
+        .context("--out: not enough space for all stores")
 }
 
 /// Returns the columns of the table `fma_features` that a store will have, read from the metadata's `features.csv`.
@@ -279,20 +281,4 @@ fn describe_problems(problems: &[Problem<'_>], cells: &[Cell]) -> String {
 fn needed_bytes(previews: &[Preview]) -> u64 {
     let works = previews.iter().filter_map(|preview| preview.work);
     works.map(|work| work.least_bytes).sum()
-}
-
-fn require_space(args: &RunArgs, needed_bytes: u64) -> Result<()> {
-    let path = args.out.join("stores");
-    match free_bytes(&path) {
-        Some(free_bytes) if free_bytes < needed_bytes => {
-            let error = RunError::Space(SpaceError {
-                path,
-                needed_bytes,
-                free_bytes,
-            });
-            Err(error).context("--out: not enough space for all stores")
-        }
-        // A file system that does not report its free space is assumed to have enough.
-        _ => Ok(()),
-    }
 }

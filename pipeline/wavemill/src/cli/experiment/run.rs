@@ -13,11 +13,12 @@ use indicatif::{DecimalBytes, HumanDuration};
 use serde::{Deserialize, Serialize};
 use wavemill_extract::run::Preview;
 use wavemill_extract::settings::THREADS_MAX;
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::experiment::{BASE, ExperimentSource};
 use wavemill_scores::records::{RecordError, RunDir};
 use wavemill_scores::result::RunResult;
 use wavemill_store::Store;
-use wavemill_terminal::exit::{BusyError, UsageError};
+use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::write_text;
 use wavemill_terminal::interrupt;
 use wavemill_terminal::output::report;
@@ -396,7 +397,7 @@ fn read_result(folder: &Path) -> Result<Option<RunResult>> {
 /// each other's files.
 ///
 /// # Errors
-/// [`BusyError`] if another command has locked the folder, [`UsageError`] if `folder` is a file, and an I/O error if it
+/// [`Kind::Busy`] if another command has locked the folder, [`UsageError`] if `folder` is a file, and an I/O error if it
 /// cannot be created.
 fn lock_folder(folder: &Path) -> Result<File> {
     let out = folder.display();
@@ -411,9 +412,11 @@ fn lock_folder(folder: &Path) -> Result<File> {
     let opened = create().with_context(|| format!("--out {out}: cannot create it"))?;
     // Continue without a lock if the file system does not support locks.
     if let Err(TryLockError::WouldBlock) = opened.try_lock() {
-        let message = "another `wavemill experiment run` is writing it: repeat the command when that has ended, or use \
-                     another --out";
-        return Err(BusyError(format!("--out {out}: {message}")).into());
+        let message = format!(
+            "--out {out}: another `wavemill experiment run` is writing it: repeat the command when that has ended, or use \
+             another --out"
+        );
+        return Err(PlainError::new(Kind::Busy, message).into());
     }
     Ok(opened)
 }
@@ -506,7 +509,11 @@ mod tests {
         let out = folder.path().join("out");
         let lock = lock_folder(&out).expect("a new folder");
         let busy = lock_folder(&out).expect_err("locked");
-        assert!(busy.is::<BusyError>(), "{busy}");
+        assert_eq!(
+            crate::cli::exit::code(&busy),
+            Kind::Busy.exit_code(),
+            "{busy}"
+        );
         drop(lock);
 
         for threads in [Some(3), None] {

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
-use wavemill_schemas::exit::INTERRUPTED;
+use wavemill_schemas::exit::Kind;
 use wavemill_schemas::text::shown;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::{ChildGuard, ForwardedSignals};
@@ -92,7 +92,8 @@ pub(super) fn run(mut command: Command) -> Result<String> {
     let code = code_of(child.wait()?);
     if passing.was_interrupted() {
         report("wavemill: interrupted; run the same command again to continue\n");
-        return Err(ChildFailure { code: INTERRUPTED }.into());
+        let code = Kind::Interrupted.exit_code();
+        return Err(ChildFailure { code }.into());
     }
     if code != 0 {
         return Err(ChildFailure { code }.into());

@@ -108,8 +108,7 @@ impl Work {
     /// Determines the stores and runs that `selection` requests.
     ///
     /// # Errors
-    /// [`wavemill_schemas::experiment::ExperimentError`] if a variant or training does not exist, or a change is
-    /// invalid.
+    /// An error of the experiment if a variant or training does not exist, or a change is invalid.
     pub(super) fn new(source: &ExperimentSource, selection: &Selection) -> Result<Self> {
         let trainings = source.experiment.trainings(&selection.trainings)?;
         let mut work = Self::default();

@@ -16,16 +16,17 @@ use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 use wavemill_decode::{FILE_BYTES_MAX, OUTPUT_S_MAX};
 use wavemill_runtime::panics::WORKER_NAME;
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::size::parse_bytes;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::{SignalGuard, end};
 use wavemill_terminal::output;
 
 use self::songs::{Input, SongReader};
-use super::exit::{ChildFailure, Interrupted};
+use super::exit::ChildFailure;
 use super::program::{beside, not_there};
 use super::train::{BUILD_TRAINER, TRAINER, code_of, name_among};
-use crate::serve::{self, Gate, Limits, ModelError, ModelSetup, Reader, Server, Unreadable};
+use crate::serve::{self, Gate, Limits, ModelSetup, Reader, ServeError, Server, Unreadable};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -83,7 +84,7 @@ impl ServeCommand {
     /// Loads the models and serves HTTP requests until a signal arrives.
     ///
     /// # Errors
-    /// Wrong usage; a model that cannot be loaded; [`Interrupted`] after a signal.
+    /// Wrong usage; a model that cannot be loaded; [`Kind::Interrupted`] after a signal.
     pub fn run(&self) -> Result<u8> {
         let server = Arc::new(self.server()?);
         let runtime = runtime::Builder::new_multi_thread()
@@ -169,7 +170,7 @@ impl ServeCommand {
         tokio::select! {
             ready = server.make_ready() => ready.map_err(cannot_answer)?,
             _ = signals.recv() => {
-                return Err(Interrupted("interrupted while models were loaded".to_owned()).into());
+                return Err(interrupted("interrupted while models were loaded"));
             }
         }
         output::report(&format!(
@@ -191,11 +192,14 @@ impl ServeCommand {
             }
         });
         serve::run(server, listener, stopped).await;
-        Err(
-            Interrupted("stopped by a signal; the songs in progress were finished".to_owned())
-                .into(),
-        )
+        Err(interrupted(
+            "stopped by a signal; the songs in progress were finished",
+        ))
     }
+}
+
+fn interrupted(message: &str) -> Error {
+    PlainError::new(Kind::Interrupted, message).into()
 }
 
 /// Returns the command that starts the trainer as a process that predicts one song after another.
@@ -212,16 +216,16 @@ fn model_command(run: &Path) -> Command {
 
 /// Converts the error of a model that did not start to the model's own exit code if its process has reported the
 /// reason.
-fn cannot_answer(error: ModelError) -> Error {
+fn cannot_answer(error: ServeError) -> Error {
     match error {
-        ModelError::Ended {
+        ServeError::Ended {
             status: Some(status),
             ..
         } if status.code().is_some() => ChildFailure {
             code: code_of(status),
         }
         .into(),
-        error @ ModelError::Start { .. } => {
+        error @ ServeError::Start { .. } => {
             Error::new(error).context(not_there(TRAINER, BUILD_TRAINER))
         }
         error => error.into(),

@@ -15,28 +15,23 @@ use crate::quote::{identifier, literal};
 /// Writes `ducklake.sql`, and links to the store's files below `data`.
 ///
 /// # Errors
-/// [`ExportError::Unfit`] for a store in an object store, and [`ExportError::Io`] if a file cannot be written or linked.
+/// [`ExportError::unfit`] for a store in an object store, and [`ExportError::Io`] if a file cannot be written or linked.
 pub(super) fn write(
     job: &CatalogJob<'_>,
     tables: &[Table<'_>],
     folder: &Path,
 ) -> Result<Vec<String>, ExportError> {
     if job.store.remote().is_some() {
-        return Err(ExportError::Unfit {
-            format: "ducklake",
-            problem: "a DuckLake could delete the objects of the store; use --format iceberg"
-                .to_owned(),
-        });
+        let problem = "a DuckLake could delete the objects of the store; use --format iceberg";
+        return Err(ExportError::unfit("ducklake", problem));
     }
 
     let out = job.out.to_string_lossy();
     if out.contains(['*', '?', '[', '=']) {
-        return Err(ExportError::Unfit {
-            format: "ducklake",
-            problem: format!(
-                "DuckDB takes `*`, `?`, `[` and `=` in {out} for patterns: choose another --out"
-            ),
-        });
+        let problem = format!(
+            "DuckDB takes `*`, `?`, `[` and `=` in {out} for patterns: choose another --out"
+        );
+        return Err(ExportError::unfit("ducklake", problem));
     }
 
     let data = job.out.join("data");

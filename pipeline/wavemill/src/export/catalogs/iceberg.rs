@@ -332,11 +332,7 @@ impl TableFiles<'_> {
         };
 
         let path = self.written.join(name);
-        let bytes = encode().map_err(|error: apache_avro::Error| ExportError::Io {
-            path: path.clone(),
-            action: "encode",
-            source: std::io::Error::other(error),
-        })?;
+        let bytes = encode().map_err(ExportError::io_at::<apache_avro::Error>(&path, "encode"))?;
 
         let mut file = OutFile::create(&path)?;
         file.put(&bytes)?;

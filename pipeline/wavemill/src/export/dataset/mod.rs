@@ -139,7 +139,7 @@ impl<'a> Shards<'a> {
         let out = OutFile::create(path)?;
         let properties = Some(self.properties.clone());
         let mut writer = ArrowWriter::try_new(out, Arc::clone(&self.schema), properties)
-            .map_err(ExportError::write_at(path))?;
+            .map_err(ExportError::io_at(path, "write it"))?;
 
         let mut wanted = Vec::new();
         for column in self.columns {
@@ -151,13 +151,15 @@ impl<'a> Shards<'a> {
 
         self.reader.file(file, &wanted, |batch| {
             let batch = self.converted(batch)?;
-            writer.write(&batch).map_err(ExportError::write_at(path))?;
+            writer
+                .write(&batch)
+                .map_err(ExportError::io_at(path, "write it"))?;
             self.reader.done(batch.num_rows());
             Ok(())
         })?;
         writer
             .into_inner()
-            .map_err(ExportError::write_at(path))?
+            .map_err(ExportError::io_at(path, "write it"))?
             .finish()
     }
 

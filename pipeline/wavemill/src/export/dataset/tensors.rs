@@ -14,7 +14,7 @@ use super::super::reader::Tensors;
 /// Creates a column of the first `n_rows` tensors, with their values as stored.
 ///
 /// # Errors
-/// [`ExportError::Rows`] if the shape of a tensor does not match its number of values.
+/// [`ExportError::rows`] if the shape of a tensor does not match its number of values.
 pub(super) fn column(
     tensors: &Tensors<'_>,
     n_rows: usize,
