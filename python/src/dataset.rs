@@ -17,6 +17,7 @@ use wavemill_loader::{
     n_batches,
 };
 use wavemill_schemas::config::Data;
+use wavemill_schemas::exit::Classified;
 use wavemill_schemas::version_name::VersionName;
 
 use crate::errors;
@@ -460,7 +461,7 @@ const fn frames(crop_frames: Option<usize>) -> RowFrames {
 /// Returns the exception for an error, in which settings have the names of the arguments in Python.
 pub(crate) fn exception(py: Python<'_>, error: &DatasetError) -> PyErr {
     let DatasetError::Unfit { setting, problem } = error else {
-        return errors::exception(py, error.exit_code(), error);
+        return errors::exception(py, error.kind().exit_code(), error);
     };
     // The setting may be followed by its value.
     let mut argument = setting.clone();

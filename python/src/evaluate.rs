@@ -15,6 +15,7 @@ use wavemill_evaluation::report::evaluation_page;
 use wavemill_evaluation::{Answers, Evaluated, EvaluationError, EvaluationSettings, Values};
 use wavemill_loader::Store;
 use wavemill_pages::Page;
+use wavemill_schemas::exit::Classified;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_terminal::exit;
 use wavemill_terminal::files::{require_replaceable, write_text};
@@ -207,6 +208,6 @@ fn array_of(column: &Column<'_>) -> Result<ArrayRef, ArrowError> {
 fn exception(py: Python<'_>, error: &EvaluationError) -> PyErr {
     match error {
         EvaluationError::Dataset(error) => dataset::exception(py, error),
-        error => errors::exception(py, error.exit_code(), error),
+        error => errors::exception(py, error.kind().exit_code(), error),
     }
 }

@@ -15,6 +15,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use wavemill_loader::{Dataset, Side, Target};
+use wavemill_schemas::exit::PlainError;
 
 use crate::error::EvaluationError;
 
@@ -62,11 +63,11 @@ impl Answers {
     /// Reads a table from a Parquet file.
     ///
     /// # Errors
-    /// [`EvaluationError::Read`] if the file cannot be opened, [`EvaluationError::Unfit`] if it is not a Parquet file.
+    /// [`EvaluationError::Other`] if the file cannot be opened, or is not a Parquet file.
     pub fn read(path: &Path) -> Result<Self, EvaluationError> {
-        let file = File::open(path).map_err(|source| EvaluationError::Read {
-            path: path.to_owned(),
-            source,
+        let file = File::open(path).map_err(|error| {
+            let message = format!("predictions: cannot read {}", path.display());
+            PlainError::failed(message).caused_by(error)
         })?;
         // The Parquet reader panics on some damaged pages, so panics are reported as damage.
         let read = catch_unwind(AssertUnwindSafe(|| {

@@ -1,54 +1,38 @@
-//! The error of an evaluation.
+//! The error of this crate.
 
-use std::io;
-use std::path::PathBuf;
+use std::fmt::Display;
 
 use wavemill_loader::DatasetError;
-use wavemill_schemas::exit;
-use wavemill_scores::metrics::MetricsError;
+use wavemill_schemas::exit::{Classified, Kind, PlainError};
+use wavemill_scores::ScoresError;
 
-/// The reason why predictions cannot be evaluated.
+/// The reason why predictions cannot be evaluated, or why a report cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluationError {
     /// The store cannot be read, or it lacks the target, the feature or the split rule.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// The scores cannot be computed from the predictions.
-    #[error("predictions: {0}")]
-    Metrics(#[from] MetricsError),
-    /// A setting does not fit the store, or the predictions do not fit the rows.
-    #[error("{setting}: {problem}")]
-    Unfit {
-        /// The setting, or `predictions`.
-        setting: &'static str,
-        /// Description of the problem, and a remedy.
-        problem: String,
-    },
-    /// A file with predictions cannot be opened.
-    #[error("predictions: cannot read {path}")]
-    Read {
-        /// Path of the file.
-        path: PathBuf,
-        /// Error of the operating system.
-        source: io::Error,
-    },
+    /// The folder contains no run, or the log or result in it is damaged.
+    #[error(transparent)]
+    Scores(#[from] ScoresError),
+    /// A setting does not fit the store, the predictions do not fit the rows, or a file cannot be used.
+    #[error(transparent)]
+    Other(#[from] PlainError),
+}
+
+impl Classified for EvaluationError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Dataset(error) => error.kind(),
+            Self::Scores(error) => error.kind(),
+            Self::Other(error) => error.kind(),
+        }
+    }
 }
 
 impl EvaluationError {
-    /// Returns the exit code of a command that ends with this error.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Dataset(error) => error.exit_code(),
-            Self::Metrics(_) | Self::Unfit { .. } => exit::USAGE,
-            Self::Read { .. } => exit::FAILED,
-        }
-    }
-
     /// Creates the error for predictions that do not fit the rows.
-    pub(crate) fn predictions(problem: impl Into<String>) -> Self {
-        Self::Unfit {
-            setting: "predictions",
-            problem: problem.into(),
-        }
+    pub(crate) fn predictions(problem: impl Display) -> Self {
+        PlainError::usage(format!("predictions: {problem}")).into()
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use wavemill_loader::{Dataset, DatasetError, InputSpec, ModelSignature, Needs, Side, Store};
 use wavemill_schemas::config::Data;
+use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::metrics::{Calibration, Evaluation, Leaks, Predictions};
 
@@ -104,29 +105,30 @@ pub fn evaluate(
     let side = settings.side;
     let rows = data.rows_of(side);
     if rows.is_empty() {
-        return Err(EvaluationError::Unfit {
-            setting: "split",
-            problem: format!(
-                "version {} has no {} rows under rule {}: choose another split or rule",
-                data.store().version(),
-                side.name(),
-                data.split_name()
-            ),
-        });
+        return Err(PlainError::usage(format!(
+            "split: version {} has no {} rows under rule {}: choose another split or rule",
+            data.store().version(),
+            side.name(),
+            data.split_name()
+        ))
+        .into());
     }
 
     let target = &data.targets()[0];
     let probabilities = answers.probabilities(&data, side, settings.values)?;
     let mut predictions = Predictions::new(target.name(), target.classes(), target.is_multi());
-    push(&mut predictions, &data, 0, &rows, &probabilities)?;
+    push(&mut predictions, &data, 0, &rows, &probabilities)
+        .map_err(EvaluationError::predictions)?;
 
     let leaks = leaks_of(&data, trained.as_deref(), side);
     let mut warnings = data.lacking(side);
     warnings.extend(data.unknown_classes(side));
     warnings.extend(leaks.warning("the model"));
+    let evaluation = Evaluation::unless_stopped(&predictions, settings.seed, leaks, stop)
+        .map_err(EvaluationError::predictions)?;
     Ok(Evaluated {
         name: settings.name.clone(),
-        evaluation: Evaluation::unless_stopped(&predictions, settings.seed, leaks, stop)?,
+        evaluation,
         predictions,
         warnings,
         side,

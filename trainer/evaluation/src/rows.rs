@@ -1,20 +1,21 @@
 //! Rows of a dataset as the scores need them: with their labels, and with the ids that two splits may share.
 
 use wavemill_loader::{Dataset, Side};
-use wavemill_scores::metrics::{Label, Leaks, Member, MetricsError, Noun, Predictions, Row};
+use wavemill_scores::ScoresError;
+use wavemill_scores::metrics::{Label, Leaks, Member, Noun, Predictions, Row};
 
 /// Adds the predictions of the rows `rows` for the target with index `target`, together with the rows' labels.
 /// `probabilities` are `[rows, classes]`, row-major.
 ///
 /// # Errors
-/// [`MetricsError::Rows`] if a probability is not finite.
+/// [`ScoresError::Other`] if a probability is not finite.
 pub fn push<M>(
     into: &mut Predictions,
     data: &Dataset<M>,
     target: usize,
     rows: &[u32],
     probabilities: &[f32],
-) -> Result<(), MetricsError> {
+) -> Result<(), ScoresError> {
     let classes = into.classes().len();
     let all = data.rows();
     let target = &data.targets()[target];

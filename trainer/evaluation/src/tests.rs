@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use tempfile::TempDir;
 use wavemill_loader::{Dataset, Needs, Side, Store};
 use wavemill_schemas::config::Data;
+use wavemill_schemas::exit::{Classified, Kind};
 use wavemill_scores::metrics::{ComparedWith, Evaluation, Report};
 
 use crate::fixture::Fixture;
@@ -319,23 +320,26 @@ fn settings_that_the_store_lacks_are_refused() {
             &AtomicBool::new(false),
         )
         .expect_err("unfit");
-        (error.exit_code(), error.to_string())
+        (error.kind(), error.to_string())
     };
-    let (code, message) = said(EvaluationSettings {
+    let (kind, message) = said(EvaluationSettings {
         target: "mood".to_owned(),
         ..EvaluationSettings::default()
     });
     assert_eq!(
-        (code, message.as_str()),
-        (2, "data.targets = mood: the store has genre, genres_all")
+        (kind, message.as_str()),
+        (
+            Kind::Usage,
+            "data.targets = mood: the store has genre, genres_all"
+        )
     );
-    let (code, message) = said(EvaluationSettings {
+    let (kind, message) = said(EvaluationSettings {
         feature: Some("mfcc".to_owned()),
         ..EvaluationSettings::default()
     });
     assert_eq!(
-        (code, message.as_str()),
-        (2, "data.feature = mfcc: the store has log_mel")
+        (kind, message.as_str()),
+        (Kind::Usage, "data.feature = mfcc: the store has log_mel")
     );
 }
 

@@ -9,6 +9,7 @@ use std::thread::ScopedJoinHandle;
 use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use wavemill_schemas::config::{Data, Sampler};
+use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::recipe::SplitRule;
 
@@ -585,7 +586,7 @@ fn each_at_once<T: Send>(files: &[&FileEntry], open: impl Fn(&FileEntry) -> T + 
 
 /// Returns the error for work that was stopped.
 fn stopped() -> DatasetError {
-    DatasetError::other("opening the feature was stopped")
+    PlainError::failed("opening the feature was stopped").into()
 }
 
 fn on_side(sides: &[Option<Side>], side: Side) -> impl Iterator<Item = u32> {

@@ -1,62 +1,52 @@
 //! Errors of reading a store for training. Each is a single line with the location of the problem and a remedy.
 
-use std::error::Error;
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use parquet::errors::ParquetError;
-use wavemill_schemas::exit::{self, Classified};
+use wavemill_schemas::exit::{Classified, Kind, PlainError};
 use wavemill_versions::{RemoteError, StoreError};
 
 /// The error type of this crate.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the fields
 pub enum DatasetError {
     /// The version of the store cannot be found or read, or the operating system failed to read a file.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The configuration names something that the store does not contain, or does not fit the store.
+    /// The configuration names something that the store does not contain, or does not fit the store. `setting` is the
+    /// key below `data`, with its value if the value is the problem.
     #[error("data.{setting}: {problem}")]
-    Unfit {
-        /// The configuration key below `data`, with its value if the value is the problem.
-        setting: String,
-        /// Description of the problem, and a remedy.
-        problem: String,
-    },
+    Unfit { setting: String, problem: String },
     /// The bytes of a file differ from the committed bytes, or cannot be decoded.
     #[error("{path}: {problem}")]
     Damaged {
-        /// The damaged file.
         path: PathBuf,
-        /// Description of the damage, and a remedy.
         problem: String,
-        /// The underlying error, if `problem` does not describe it.
         source: Option<ParquetError>,
     },
     /// Any other failure, for example of a library that provides host memory.
-    #[error("{message}")]
-    Other {
-        /// Description of the failure and its location.
-        message: String,
-        /// The underlying error, if `message` does not describe it.
-        source: Option<Box<dyn Error + Send + Sync>>,
-    },
+    #[error(transparent)]
+    Other(#[from] PlainError),
+}
+
+impl Classified for DatasetError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Store(StoreError::Io { .. }) => Kind::Failed,
+            Self::Store(error) => error.kind(),
+            Self::Unfit { .. } => Kind::Usage,
+            Self::Damaged { .. } => Kind::Damaged,
+            Self::Other(error) => error.kind(),
+        }
+    }
 }
 
 impl DatasetError {
     /// Reports whether a single file is damaged, which `data.skip_damaged` skips.
     pub const fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })
-    }
-
-    /// Returns the exit code of a command that ends with this error.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Store(StoreError::Io { .. }) | Self::Other { .. } => exit::FAILED,
-            Self::Store(error) => error.kind().exit_code(),
-            Self::Unfit { .. } => exit::USAGE,
-            Self::Damaged { .. } => exit::DAMAGED,
-        }
     }
 
     /// Returns a function that adds the path of a file to an error of reading it.
@@ -114,26 +104,7 @@ impl DatasetError {
 
     /// Creates the error for a column of a file that is missing or has another type.
     pub(crate) fn column(path: &Path, column: &str, problem: impl Display) -> Self {
-        Self::other(format!("{}: column {column}: {problem}", path.display()))
-    }
-
-    /// Creates an error that is neither damage nor a setting, without another error as its cause.
-    pub fn other(message: impl Into<String>) -> Self {
-        Self::Other {
-            message: message.into(),
-            source: None,
-        }
-    }
-
-    /// Creates an error that is neither damage nor a setting, with the error that caused it.
-    pub fn caused_by(
-        source: impl Into<Box<dyn Error + Send + Sync>>,
-        message: impl Into<String>,
-    ) -> Self {
-        Self::Other {
-            message: message.into(),
-            source: Some(source.into()),
-        }
+        PlainError::failed(format!("{}: column {column}: {problem}", path.display())).into()
     }
 
     /// Creates the error for a configuration key below `data` that does not fit the store.

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
+use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::text::panic_message;
 
 use crate::form::Form;
@@ -191,13 +192,15 @@ impl<M: HostMemory> Loader<M> {
                 .to_owned(),
             _ => "it ended early".to_owned(),
         };
-        DatasetError::other(format!("a reader thread panicked: {message}"))
+        PlainError::failed(format!("a reader thread panicked: {message}")).into()
     }
 }
 
 /// Returns the error for a reader thread that cannot be started.
 fn no_thread(error: io::Error) -> DatasetError {
-    DatasetError::caused_by(error, "cannot start a reader thread")
+    PlainError::failed("cannot start a reader thread")
+        .caused_by(error)
+        .into()
 }
 
 /// Returns the maximum number of rows of this rank in a batch; at least 1.

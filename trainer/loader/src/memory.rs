@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::io;
 
 use crossbeam_channel::Sender;
+use wavemill_schemas::exit::PlainError;
 
 use crate::DatasetError;
 
@@ -31,14 +32,15 @@ impl HostMemory for Vec<u8> {
     fn zeroed(bytes: usize, pinned: bool) -> Result<Self, DatasetError> {
         if pinned {
             let unsupported = io::Error::from(io::ErrorKind::Unsupported);
-            return Err(DatasetError::caused_by(unsupported, "page-locked memory"));
+            let error = PlainError::failed("page-locked memory").caused_by(unsupported);
+            return Err(error.into());
         }
         // A failed allocation of `vec!` would abort the process, so the memory is first requested in a way that returns
         // an error. `black_box` keeps the compiler from removing that request.
         let mut probe = Vec::<u8>::new();
         let reserved = probe.try_reserve_exact(bytes);
         reserved.map_err(|error| {
-            DatasetError::caused_by(error, format!("{bytes} bytes of memory for a batch"))
+            PlainError::failed(format!("{bytes} bytes of memory for a batch")).caused_by(error)
         })?;
         drop(black_box(probe));
 

@@ -6,9 +6,12 @@
 //! places a model's vectors in the plane. This crate uses no tensors and trains no models.
 
 pub mod cross;
+mod error;
 pub mod map;
 pub mod metrics;
 pub mod records;
 pub mod result;
 pub mod schedule;
 pub mod sweep;
+
+pub use error::ScoresError;

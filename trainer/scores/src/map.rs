@@ -12,7 +12,8 @@ use std::cmp::Ordering;
 
 use bhtsne::{Neighbor, tSNE};
 use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::rng::{Rng, mix};
 
 /// Perplexity: the approximate number of neighbours of a point. 30 is the default of most programs.
@@ -54,17 +55,6 @@ pub struct Map {
     pub perplexity: f64,
 }
 
-/// The reason why a map cannot be computed.
-#[derive(Debug, thiserror::Error)]
-pub enum MapError {
-    /// The vectors have different widths, or contain NaN or infinite values.
-    #[error("{0}")]
-    Vectors(String),
-    /// The operating system cannot start a thread.
-    #[error("cannot start a thread for the map")]
-    Thread(#[from] ThreadPoolBuildError),
-}
-
 /// Selects the rows that are shown on a map, in ascending order: all `n` rows, or [`ROWS_MAX`] of them at random. The
 /// result depends only on `n` and `seed`.
 pub fn rows_on_map(n: usize, seed: u64) -> Vec<usize> {
@@ -92,22 +82,22 @@ pub fn perplexity_for(n: usize, asked: f64) -> f64 {
 /// Computing time grows with n² · width for the neighbours, and with n · log n for the steps.
 ///
 /// # Errors
-/// [`MapError`] if the vectors are invalid or a thread cannot be started.
+/// The vectors have different widths or contain NaN or infinite values, or a thread cannot be started.
 pub fn map(
     vectors: &[f32],
     width: usize,
     settings: &MapSettings,
     progress: &mut (dyn FnMut(usize) + Send),
-) -> Result<Map, MapError> {
+) -> Result<Map, PlainError> {
     if width == 0 || !vectors.len().is_multiple_of(width) {
         let values = vectors.len();
-        return Err(MapError::Vectors(format!(
+        return Err(PlainError::failed(format!(
             "{values} values cannot be divided into vectors of {width} values"
         )));
     }
     if let Some(at) = vectors.iter().position(|value| !value.is_finite()) {
         let index = at / width;
-        return Err(MapError::Vectors(format!(
+        return Err(PlainError::failed(format!(
             "vector {index} contains a value that is not a number"
         )));
     }
@@ -145,11 +135,12 @@ pub fn map(
     })
 }
 
-fn pool(threads: usize) -> Result<ThreadPool, ThreadPoolBuildError> {
+fn pool(threads: usize) -> Result<ThreadPool, PlainError> {
     ThreadPoolBuilder::new()
         .num_threads(threads.max(1))
         .thread_name(|_| "map".to_owned())
         .build()
+        .map_err(|error| PlainError::failed("cannot start a thread for the map").caused_by(error))
 }
 
 /// Returns the initial positions of the points: alternating x and y.

@@ -14,7 +14,8 @@ use wavemill_schemas::durable::if_there;
 use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::rng::{Rng, mix};
 
-use crate::records::{RecordError, RunDir, read_log, run_stem};
+use crate::ScoresError;
+use crate::records::{RunDir, read_log, run_stem};
 use crate::result::RunResult;
 
 /// Maximum number of trials in a sweep. Each trial is a training run; a grid of a few keys with many values has
@@ -340,8 +341,8 @@ fn has_values(run: &Path, score: &str, epochs: u64) -> bool {
 /// [`Train::selected`]: wavemill_schemas::config::Train::selected
 ///
 /// # Errors
-/// [`RecordError`] if the log cannot be read.
-pub fn values_of(run: &Path, score: &str) -> Result<Vec<f64>, RecordError> {
+/// [`ScoresError`] if the log cannot be read.
+pub fn values_of(run: &Path, score: &str) -> Result<Vec<f64>, ScoresError> {
     let name = format!("validation/{score}");
     let mut values = Vec::new();
     for entry in read_log(&RunDir::open(run)?.log())? {

@@ -3,47 +3,19 @@
 use std::sync::Arc;
 
 use tch::Tensor;
-use wavemill_schemas::exit;
-use wavemill_scores::metrics::{Evaluation, Leaks, MetricsError, Predictions};
+use wavemill_schemas::exit::PlainError;
+use wavemill_scores::metrics::{Evaluation, Leaks, Predictions};
 use wavemill_scores::schedule::Validation;
 
 mod rows_file;
 
-use crate::dataset::{Batch, Dataset, DatasetError, Loader, LoaderPlan};
-use crate::learner::{LearnError, Learner};
-use crate::strategy::{Collective, RankError};
+use crate::TrainError;
+use crate::dataset::{Batch, Dataset, Loader, LoaderPlan};
+use crate::learner::Learner;
+use crate::strategy::Collective;
 
-pub(crate) use rows_file::{RowFileMetadata, RowFilePaths, RowFiles, RowsFileError};
+pub(crate) use rows_file::{RowFileMetadata, RowFilePaths, RowFiles};
 pub(crate) use wavemill_evaluation::{leaks, members};
-
-/// Error when evaluating a split.
-#[derive(Debug, thiserror::Error)]
-pub enum EvaluateError {
-    #[error(transparent)]
-    Dataset(#[from] DatasetError),
-    #[error(transparent)]
-    Learn(#[from] LearnError),
-    #[error(transparent)]
-    Rank(#[from] RankError),
-    #[error(transparent)]
-    Metrics(#[from] MetricsError),
-    #[error(transparent)]
-    File(#[from] RowsFileError),
-    #[error("libtorch: {0}")]
-    Tch(#[from] tch::TchError),
-}
-
-impl EvaluateError {
-    /// Returns the exit code of the process for this error.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Dataset(error) => error.exit_code(),
-            Self::Learn(error) => error.exit_code(),
-            Self::Rank(error) => error.exit_code(),
-            Self::Metrics(_) | Self::File(_) | Self::Tch(_) => exit::FAILED,
-        }
-    }
-}
 
 /// Computes predictions for every row of the plan's split; the result is identical on every rank. Also writes the rows
 /// to `files`, if given, in the manifest's order.
@@ -53,7 +25,7 @@ pub(crate) fn predict(
     ranks: &dyn Collective,
     plan: LoaderPlan,
     mut files: Option<&mut RowFiles>,
-) -> Result<Vec<Predictions>, EvaluateError> {
+) -> Result<Vec<Predictions>, TrainError> {
     let mut all = Vec::new();
     for target in data.targets() {
         let is_multi = target.is_multi();
@@ -64,7 +36,7 @@ pub(crate) fn predict(
         let batch = batch?;
         // A rank without rows in this batch computes no predictions but still takes part in gathering the rows.
         let answers = if batch.n_own > 0 {
-            Some(learner.answers(&batch)?)
+            Some(learner.answers(&batch).map_err(TrainError::of_one_rank)?)
         } else {
             None
         };
@@ -73,8 +45,14 @@ pub(crate) fn predict(
             for (index, answer) in answers.targets.iter().enumerate() {
                 let pushed = push(&mut all[index], data, index, &batch, &answer.probabilities);
                 pushed.map_err(|error| match error {
-                    EvaluateError::Metrics(error) if learner.is_sound(&batch) => {
-                        LearnError::DivergedOutput(error).into()
+                    // The losses of an epoch do not show that its last step diverged, because each is computed before
+                    // its step.
+                    TrainError::Scores(error) if learner.is_sound(&batch) => {
+                        PlainError::failed(format!(
+                            "{error}, although the stored values of this row are possible: training has diverged; \
+                             lower optimizer.lr, or set optimizer.clip_norm=1.0"
+                        ))
+                        .into()
                     }
                     error => error,
                 })?;
@@ -108,7 +86,7 @@ fn push(
     target: usize,
     batch: &Batch,
     probabilities: &Tensor,
-) -> Result<(), EvaluateError> {
+) -> Result<(), TrainError> {
     // Copy the probabilities of the whole batch once; each row is a slice of the copy.
     let values = Vec::<f32>::try_from(probabilities.f_contiguous()?.f_view(-1)?)?;
     let rows = &batch.rows[..batch.n_own];
@@ -123,11 +101,11 @@ fn push(
 /// NaN, which never counts as an improvement.
 ///
 /// # Errors
-/// [`EvaluateError::Metrics`] if no row of such a target has a label.
+/// [`TrainError::Scores`] if no row of such a target has a label.
 pub(crate) fn validation(
     predictions: &[Predictions],
     selected: Option<&str>,
-) -> Result<Validation, EvaluateError> {
+) -> Result<Validation, TrainError> {
     let mut losses = Vec::new();
     for target in predictions {
         let [weighted, weight] = target.loss_sums();
@@ -153,7 +131,7 @@ pub(crate) fn scores(
     predictions: &[Predictions],
     leaks: &Leaks,
     seed: u64,
-) -> Result<Vec<Evaluation>, EvaluateError> {
+) -> Result<Vec<Evaluation>, TrainError> {
     predictions
         .iter()
         .map(|p| Ok(Evaluation::from_predictions(p, seed, leaks.clone())?))

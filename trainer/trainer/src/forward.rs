@@ -4,7 +4,7 @@
 use tch::{Device, Kind, TchError, Tensor};
 use wavemill_schemas::config::{Precision, Train};
 
-use crate::ffi::{self, TorchError};
+use crate::ffi::{self, FfiError};
 use crate::models::{Inputs, ModelError, Net};
 
 /// The device and precision of a forward pass.
@@ -20,7 +20,7 @@ pub(crate) struct ForwardPass {
 
 impl ForwardPass {
     /// Creates a forward pass as configured. Changes the settings of libtorch for the whole process.
-    pub(crate) fn new(train: &Train, device: Device) -> Result<Self, TorchError> {
+    pub(crate) fn new(train: &Train, device: Device) -> Result<Self, FfiError> {
         ffi::set_deterministic(train.deterministic)?;
         ffi::set_tf32(train.tf32)?;
 

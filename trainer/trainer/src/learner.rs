@@ -8,21 +8,19 @@ use std::sync::Arc;
 
 use tch::{Device, Tensor, nn};
 use wavemill_schemas::config::{self, ClassWeights, Config, PosWeight};
-use wavemill_schemas::exit;
 use wavemill_schemas::rng::mix;
-use wavemill_scores::metrics::MetricsError;
 
+use crate::TrainError;
 use crate::augment::Augmenter;
-use crate::checkpoint::CheckpointError;
-use crate::dataset::{Batch, BatchTensors, Dataset, DatasetError, DatasetTensors, RowKind, Side};
-use crate::ffi::{self, TorchError};
+use crate::dataset::{Batch, BatchTensors, Dataset, DatasetTensors, RowKind, Side};
+use crate::ffi;
 use crate::forward::ForwardPass;
 use crate::loss::{Criterion, TargetLoss, balanced_weights, positive_weights};
 use crate::models::init::{self, Origin};
 use crate::models::{HEAD, Inputs, ModelError, Net, is_head, registry};
-use crate::optim::{OptimError, Optimizer, WeightAverage};
+use crate::optim::{Optimizer, WeightAverage};
 use crate::profile::Profile;
-use crate::strategy::{self, Buckets, Collective, RankError};
+use crate::strategy::{self, Buckets, Collective};
 
 mod damage;
 mod output;
@@ -32,81 +30,6 @@ mod weights;
 
 pub(crate) use output::ModelOutput;
 pub(crate) use step::{StepContext, StepSummary};
-
-/// Error of a training step or of setting up a model for training.
-#[derive(Debug, thiserror::Error)]
-pub enum LearnError {
-    /// The architecture cannot be built for this store, or the model cannot compute its outputs.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    #[error(transparent)]
-    Optim(#[from] OptimError),
-    #[error(transparent)]
-    Rank(#[from] RankError),
-    #[error(transparent)]
-    Dataset(#[from] DatasetError),
-    /// The tensors of a checkpoint cannot be read or do not fit the model.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// A global setting of libtorch cannot be changed.
-    #[error(transparent)]
-    Torch(#[from] TorchError),
-    /// An operation of libtorch failed.
-    #[error("libtorch: {0}")]
-    Tch(#[from] tch::TchError),
-    /// The training loss is NaN or infinite.
-    #[error(
-        "the loss is {loss} at step {step}: lower optimizer.lr (now {lr:e}), or set optimizer.clip_norm=1.0"
-    )]
-    Diverged {
-        /// Value of the loss, which is NaN or infinite.
-        loss: f64,
-        /// Number of optimiser steps before this one.
-        step: u64,
-        /// Learning rate of this step.
-        lr: f64,
-    },
-    /// An output is NaN or infinite. The losses of an epoch do not show that its last step diverged, because each is
-    /// computed before its step.
-    #[error(
-        "{0}, although the stored values of this row are possible: training has diverged; lower optimizer.lr, or set \
-         optimizer.clip_norm=1.0"
-    )]
-    DivergedOutput(MetricsError),
-    /// The loss is not finite because of a row whose stored values cannot be right.
-    #[error(
-        "the loss is not a number at step {step}, because of damaged input: {problem}: run `wavemill verify`, and \
-         `wavemill extract --new-version --recompute` if it finds nothing"
-    )]
-    DamagedInput {
-        /// Number of optimiser steps before this one.
-        step: u64,
-        /// Description of the row and its values.
-        problem: String,
-    },
-    /// A forward pass of training would have too few rows for the model's batch norm, or a rank might have none.
-    #[error("{0}")]
-    BatchNorm(String),
-}
-
-impl LearnError {
-    /// Returns the exit code of the process for this error.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Model(error) => error.exit_code(),
-            Self::Dataset(error) => error.exit_code(),
-            Self::Checkpoint(error) => error.exit_code(),
-            Self::Rank(error) => error.exit_code(),
-            Self::DamagedInput { .. } => exit::DAMAGED,
-            Self::BatchNorm(_) => exit::USAGE,
-            Self::Optim(_)
-            | Self::Torch(_)
-            | Self::Tch(_)
-            | Self::Diverged { .. }
-            | Self::DivergedOutput(_) => exit::FAILED,
-        }
-    }
-}
 
 /// A model with its optimiser and gradient buckets.
 #[derive(Debug)]
@@ -132,13 +55,13 @@ impl Learner {
     /// Checks that the architecture fits the stored rows and the number of ranks.
     ///
     /// # Errors
-    /// [`LearnError::Model`] if the model cannot use the rows, [`LearnError::BatchNorm`] if a forward pass may have too
-    /// few rows.
+    /// [`TrainError::Model`] if the model cannot use the rows, [`TrainError::Other`] if a forward pass may have too few
+    /// rows.
     pub(crate) fn check(
         config: &Config,
         data: &Dataset,
         world_size: usize,
-    ) -> Result<(), LearnError> {
+    ) -> Result<(), TrainError> {
         registry::find(&config.model.name)?.check(&config.model, &data.dims())?;
         parts::check(config, data, world_size)
     }
@@ -146,13 +69,13 @@ impl Learner {
     /// Creates a model with its initial weights, which depend only on the seed and are equal on all ranks.
     ///
     /// # Errors
-    /// [`LearnError`] if the architecture does not fit the rows, or if libtorch fails.
+    /// [`TrainError`] if the architecture does not fit the rows, or if libtorch fails.
     pub(crate) fn new(
         config: &Config,
         data: &Arc<Dataset>,
         ranks: &'static dyn Collective,
         device: Device,
-    ) -> Result<Self, LearnError> {
+    ) -> Result<Self, TrainError> {
         let forward = ForwardPass::new(&config.train, device)?;
 
         // Set the seed just before the weights are drawn, so that they do not depend on earlier random numbers.
@@ -206,8 +129,8 @@ impl Learner {
     /// Loads the weights in `file` for the whole model except the heads. Every rank reads the file.
     ///
     /// # Errors
-    /// [`ModelError::InitRead`] if the file cannot be read, [`ModelError::Unfit`] if its weights do not fit the model.
-    pub(crate) fn start_from(&self, file: &Path) -> Result<Origin, LearnError> {
+    /// [`ModelError::Unfit`] if the file cannot be read, or if its weights do not fit the model.
+    pub(crate) fn start_from(&self, file: &Path) -> Result<Origin, TrainError> {
         let n_heads = self.data.dims().heads.len();
         check_heads(&self.config.model, &self.store, n_heads)?;
         let origin = init::load(file, &self.store)?;
@@ -261,14 +184,14 @@ impl Learner {
             .collect()
     }
 
-    fn inputs(&self, batch: &Batch) -> Result<Inputs, LearnError> {
+    fn inputs(&self, batch: &Batch) -> Result<Inputs, TrainError> {
         Ok(self
             .data
             .inputs(batch, self.forward.device, self.forward.kind)?)
     }
 
     /// Returns the labels of each target in host memory.
-    fn labels(&self, batch: &Batch) -> Result<Vec<Tensor>, LearnError> {
+    fn labels(&self, batch: &Batch) -> Result<Vec<Tensor>, TrainError> {
         let mut labels = Vec::new();
         for (index, target) in self.data.targets().iter().enumerate() {
             labels.push(if target.is_multi() {
@@ -281,7 +204,7 @@ impl Learner {
     }
 
     /// Copies tensors to the model's device.
-    fn sent(&self, tensors: &[Tensor]) -> Result<Vec<Tensor>, LearnError> {
+    fn sent(&self, tensors: &[Tensor]) -> Result<Vec<Tensor>, TrainError> {
         let mut sent = Vec::with_capacity(tensors.len());
         for tensor in tensors {
             sent.push(ffi::send(tensor, self.forward.device)?);
@@ -305,7 +228,7 @@ fn check_heads(
     if n_variables == 2 * n_heads {
         return Ok(());
     }
-    Err(ModelError::Unfit(format!(
+    Err(ModelError::unfit(format!(
         "the model {} has a layer {HEAD}, which is the name of its heads: rename the layer",
         model.name
     )))
@@ -323,13 +246,13 @@ fn check_groups<'a>(
         && parts.any(|part| !layers.iter().any(|layer| layer == part))
     {
         let message = "optimizer.layer_decay: the order of this model's layers is unknown";
-        return Err(ModelError::Unfit(message.to_owned()));
+        return Err(ModelError::unfit(message));
     }
 
     for group in &optimizer.groups {
         if !names.clone().any(|name| group.contains(name)) {
             let names: Vec<&str> = names.collect();
-            return Err(ModelError::Unfit(format!(
+            return Err(ModelError::unfit(format!(
                 "optimizer.groups: no trainable variable matches {:?}; there are {}",
                 group.names,
                 names.join(", ")

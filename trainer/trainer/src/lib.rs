@@ -7,6 +7,7 @@ mod augment;
 pub mod checkpoint;
 pub mod cli;
 pub mod dataset;
+mod error;
 mod evaluate;
 mod export;
 mod ffi;
@@ -28,5 +29,6 @@ pub mod strategy;
 mod testing;
 mod trained;
 
+pub use error::TrainError;
 pub use models::Dims;
 pub use models::own::OwnModel;

@@ -4,7 +4,6 @@
 //! test split, once. All ranks execute the same operations in the same order; only rank 0 writes files.
 
 mod checks;
-mod error;
 mod monitor;
 mod records;
 mod result;
@@ -21,19 +20,22 @@ use tch::Device;
 use wavemill_evaluation::TrainingList;
 use wavemill_schemas::config::{Config, Metric, Train};
 use wavemill_schemas::durable::settle_folder;
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::text::error_line;
+use wavemill_scores::ScoresError;
 use wavemill_scores::metrics::{Evaluation, Predictions, TEMPERATURES};
-use wavemill_scores::records::{RecordError, RunDir};
+use wavemill_scores::records::RunDir;
 use wavemill_scores::result::RunResult;
 use wavemill_scores::schedule::{RunPosition, Schedules, Validation};
 use wavemill_terminal::interrupt::lock;
 
+use crate::TrainError;
 use crate::checkpoint::{self, BestEpoch, Checkpoints, Divergence, EpochSums, State};
 use crate::dataset::{Dataset, Loader, LoaderPlan, Side, n_batches};
 use crate::evaluate;
-use crate::learner::{LearnError, Learner, StepContext, StepSummary};
+use crate::learner::{Learner, StepContext, StepSummary};
 use crate::profile::{Part, Profile, ProfileTable};
-use crate::strategy::{Collective, RankError};
+use crate::strategy::Collective;
 
 use checks::{same_files, same_store, warnings};
 use records::Records;
@@ -41,7 +43,6 @@ use result::result_of;
 use training_list::StartRun;
 
 pub(crate) use checks::{check, require_rows, same_feature};
-pub use error::RunError;
 pub use monitor::{EpochSummary, Phase, RunMonitor};
 pub(crate) use training_list::known_side;
 
@@ -73,13 +74,14 @@ pub type KeepGoing = Box<dyn Fn(&[f64]) -> bool + Send + Sync>;
 /// Trains a model and evaluates its best checkpoint on the test split.
 ///
 /// # Errors
-/// [`RunError`]; [`RunError::Stopped`] after `monitor.stop` was set, in which case a checkpoint has been written.
+/// [`TrainError`]; an error of kind [`Kind::Interrupted`] after `monitor.stop` was set, in which case a checkpoint has
+/// been written.
 pub fn fit(
     job: &Job,
     data: &Arc<Dataset>,
     ranks: &'static dyn Collective,
     monitor: &RunMonitor,
-) -> Result<FitOutcome, RunError> {
+) -> Result<FitOutcome, TrainError> {
     let mut run = Run::begin(job, data, ranks, monitor)?;
     // A resumed run that had already ended is not evaluated on the test split again, and its folder is unchanged.
     if let Some(result) = run.ended_before()? {
@@ -151,7 +153,7 @@ impl<'a> Run<'a> {
         data: &'a Arc<Dataset>,
         ranks: &'static dyn Collective,
         monitor: &'a RunMonitor,
-    ) -> Result<Self, RunError> {
+    ) -> Result<Self, TrainError> {
         let config = &job.config;
         check(config, data, ranks.world_size())?;
 
@@ -200,7 +202,7 @@ impl<'a> Run<'a> {
     }
 
     /// Restores the weights and the state of the run from its last checkpoint.
-    fn load_last_checkpoint(&mut self) -> Result<(), RunError> {
+    fn load_last_checkpoint(&mut self) -> Result<(), TrainError> {
         let path = self.checkpoints.last()?;
         let last = checkpoint::read_state(&path)?;
         same_store(&last, self.data, &path)?;
@@ -228,7 +230,7 @@ impl<'a> Run<'a> {
     }
 
     /// Loads the weights of `model.init`, or checks that all ranks have drawn equal weights.
-    fn initialise_weights(&mut self) -> Result<(), RunError> {
+    fn initialise_weights(&mut self) -> Result<(), TrainError> {
         match &self.config.model.init {
             Some(file) => self.state.origin = self.learner.start_from(file)?,
             None => self.learner.check_equal("first weights")?,
@@ -238,7 +240,7 @@ impl<'a> Run<'a> {
 
     /// Lets a later epoch become the best one if the checkpoint of the best epoch is gone. A user may have removed it
     /// because it was damaged.
-    fn forget_missing_best(&mut self) -> Result<(), RunError> {
+    fn forget_missing_best(&mut self) -> Result<(), TrainError> {
         let Some(best) = &self.state.best else {
             return Ok(());
         };
@@ -273,7 +275,7 @@ impl<'a> Run<'a> {
     }
 
     /// Opens the log and event files. Before this call, nothing is written to the run's folder.
-    fn open_records(&mut self) -> Result<(), RunError> {
+    fn open_records(&mut self) -> Result<(), TrainError> {
         if self.ranks.rank() == 0 {
             let mut records = Records::open(self.job, &self.state, self.ranks.world_size())?;
             let inherited = self.inherited.take();
@@ -294,9 +296,9 @@ impl<'a> Run<'a> {
     /// If the configuration has changed (more epochs, or `skip_damaged`), or the best checkpoint is gone, writes a
     /// checkpoint with the change immediately, so that it still applies if the run is killed before its next checkpoint.
     /// Then updates `config.toml`.
-    fn keep_config(&mut self) -> Result<(), RunError> {
+    fn keep_config(&mut self) -> Result<(), TrainError> {
         // No rank may write to the run's folder before all ranks have read the checkpoint.
-        self.ranks.barrier().map_err(LearnError::from)?;
+        self.ranks.barrier()?;
         if self.state.config != *self.config || self.best_is_gone {
             self.state.finished = self.is_finished();
             self.state.config = self.config.clone();
@@ -325,14 +327,14 @@ impl<'a> Run<'a> {
 
     /// Returns the stored result if the run had already ended with this step, and the configuration adds none; the same
     /// on all ranks.
-    fn ended_before(&self) -> Result<Option<RunResult>, RunError> {
+    fn ended_before(&self) -> Result<Option<RunResult>, TrainError> {
         if !self.job.resume || !self.is_over() {
             return Ok(None);
         }
 
         // A damaged `result.json` is treated as missing: the result is computed and written again.
         let result = match RunDir::open(&self.job.folder)?.read_result::<RunResult>() {
-            Err(RecordError::Json { .. }) => None,
+            Err(ScoresError::Json { .. }) => None,
             read => read?,
         };
         let found = result.filter(|result| {
@@ -343,7 +345,7 @@ impl<'a> Run<'a> {
 
         // A process that was killed may have written the result without making its name durable.
         if found.is_some() {
-            settle_folder(&self.job.folder).map_err(|source| RecordError::Io {
+            settle_folder(&self.job.folder).map_err(|source| ScoresError::Io {
                 path: self.job.folder.clone(),
                 action: "sync",
                 source,
@@ -356,7 +358,7 @@ impl<'a> Run<'a> {
     }
 
     /// Trains on the remaining batches of the epoch in progress.
-    fn train_epoch(&mut self) -> Result<(), RunError> {
+    fn train_epoch(&mut self) -> Result<(), TrainError> {
         let mut batches = Loader::start(
             self.data,
             plan(self.job, Side::Training, &self.state, self.ranks),
@@ -393,10 +395,12 @@ impl<'a> Run<'a> {
             // Save before requesting the next batch, so that the saved state counts every batch taken from the loader.
             if stepped.stops > 0 {
                 self.save()?;
-                return Err(RunError::Stopped {
-                    step: self.state.step,
-                    path: self.job.folder.clone(),
-                });
+                let message = format!(
+                    "stopped at step {}; resume with: wavemill-train fit --resume {}",
+                    self.state.step,
+                    self.job.folder.display()
+                );
+                return Err(PlainError::new(Kind::Interrupted, message).into());
             }
             if self.has_all_steps() {
                 return Ok(());
@@ -410,7 +414,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs validation, updates learning rate schedules and early stopping, and writes a checkpoint.
-    fn end_epoch(&mut self) -> Result<(), RunError> {
+    fn end_epoch(&mut self) -> Result<(), TrainError> {
         // Average batch norm's buffers before validation, so that all ranks evaluate the same model.
         self.learner.average_buffers()?;
         let measured = Profile::start(&self.profile, Part::Validation);
@@ -460,9 +464,9 @@ impl<'a> Run<'a> {
     }
 
     /// Scores the best checkpoint on validation and, for the first and only time in the run, on test.
-    fn finish(mut self) -> Result<FitOutcome, RunError> {
+    fn finish(mut self) -> Result<FitOutcome, TrainError> {
         // Rank 0 must have written its last checkpoint before another rank looks for the best one.
-        self.ranks.barrier().map_err(LearnError::from)?;
+        self.ranks.barrier()?;
 
         // The learner has the weights of the last epoch; replace them by those of the best epoch on validation.
         let best = self.checkpoints.best()?;
@@ -511,7 +515,7 @@ impl<'a> Run<'a> {
                 // The previous result contains the number of earlier evaluations on the test split.
                 match records.folder.read_result() {
                     Ok(previous) => result.count_test(previous.as_ref()),
-                    Err(error @ RecordError::Io { .. }) => return Err(error.into()),
+                    Err(error @ ScoresError::Io { .. }) => return Err(error.into()),
                     Err(error) => result.warnings.push(format!(
                         "the number of evaluations on the test split begins again: {}",
                         error_line(&error)
@@ -549,7 +553,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn score(&mut self, side: Side) -> Result<SideScores, RunError> {
+    fn score(&mut self, side: Side) -> Result<SideScores, TrainError> {
         let predictions = self.predictions(side)?;
         // Every readable row has a prediction, so rows without a prediction are damaged.
         let rows = predictions.first().map_or(0, Predictions::len);
@@ -585,7 +589,7 @@ impl<'a> Run<'a> {
     }
 
     /// Warns once per run if the training loss has diverged. A loss of NaN or infinity ends the run immediately.
-    fn look_for_divergence(&mut self) -> Result<(), RunError> {
+    fn look_for_divergence(&mut self) -> Result<(), TrainError> {
         if self.state.diverged.is_some() {
             return Ok(());
         }
@@ -600,7 +604,7 @@ impl<'a> Run<'a> {
         records.warning(self.state.epoch, self.state.step, &warning)
     }
 
-    fn predictions(&mut self, side: Side) -> Result<Vec<Predictions>, RunError> {
+    fn predictions(&mut self, side: Side) -> Result<Vec<Predictions>, TrainError> {
         let start = Instant::now();
         self.monitor.phase.set(side);
 
@@ -617,7 +621,7 @@ impl<'a> Run<'a> {
         self.monitor
             .evaluation_ns
             .fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        Ok(predicted?)
+        predicted
     }
 
     fn lr(&self) -> f64 {
@@ -630,7 +634,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn advance(&mut self, stepped: StepSummary, context: StepContext) -> Result<(), RunError> {
+    fn advance(&mut self, stepped: StepSummary, context: StepContext) -> Result<(), TrainError> {
         let state = &mut self.state;
         if state.step == 0 {
             // The loss of the untrained model, to which the losses of later epochs are compared.
@@ -659,7 +663,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn log_epoch(&mut self, validation: &Validation) -> Result<(), RunError> {
+    fn log_epoch(&mut self, validation: &Validation) -> Result<(), TrainError> {
         let Some(records) = &mut self.records else {
             return Ok(());
         };
@@ -696,7 +700,7 @@ impl<'a> Run<'a> {
     }
 
     /// Writes a checkpoint. Every rank provides its tensors; only rank 0 writes files.
-    fn save(&mut self) -> Result<(), RunError> {
+    fn save(&mut self) -> Result<(), TrainError> {
         let _measured = Profile::start(&self.profile, Part::Checkpoint);
         self.state.schedules = self.schedules.state().clone();
         // Call `tensors` on all ranks, including those that write nothing, because it gathers every rank's buffers.
@@ -761,9 +765,9 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
 fn of_first<T: Serialize + DeserializeOwned>(
     ranks: &dyn Collective,
     own: &T,
-) -> Result<T, RunError> {
-    let failed = |error: serde_json::Error| LearnError::from(RankError::Other(error.to_string()));
+) -> Result<T, TrainError> {
+    let failed = |error: serde_json::Error| PlainError::failed(error.to_string());
     let own = serde_json::to_vec(own).map_err(failed)?;
-    let all = ranks.gather(&own).map_err(LearnError::from)?;
+    let all = ranks.gather(&own)?;
     Ok(serde_json::from_slice(&all[0]).map_err(failed)?)
 }

@@ -5,10 +5,11 @@ use std::path::Path;
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
+use crate::TrainError;
 use crate::checkpoint::{self, State};
 use crate::dataset::GENRES_ALL;
 use crate::forward::ForwardPass;
-use crate::learner::{LearnError, sorted};
+use crate::learner::sorted;
 use crate::models::{Inputs, Net};
 
 /// A trained model for inference.
@@ -26,9 +27,8 @@ impl TrainedModel {
     /// Loads a trained model from the checkpoint in the folder `path`.
     ///
     /// # Errors
-    /// [`LearnError::Checkpoint`] if the checkpoint cannot be read or does not fit, [`LearnError::Torch`] if libtorch
-    /// fails.
-    pub(crate) fn load(path: &Path, device: Device) -> Result<Self, LearnError> {
+    /// [`TrainError::Other`] if the checkpoint cannot be read or does not fit, and errors of libtorch.
+    pub(crate) fn load(path: &Path, device: Device) -> Result<Self, TrainError> {
         let state = checkpoint::read_state(path)?;
         let forward = ForwardPass::new(&state.config.train, device)?;
         let mut variables = VarStore::new(device);
@@ -59,7 +59,7 @@ impl TrainedModel {
     }
 
     /// Computes the probabilities of each target, in order: `[n, classes]` f32 on the CPU.
-    pub(crate) fn probabilities(&self, inputs: &Inputs) -> Result<Vec<Tensor>, LearnError> {
+    pub(crate) fn probabilities(&self, inputs: &Inputs) -> Result<Vec<Tensor>, TrainError> {
         tch::no_grad(|| {
             let logits = self.forward.logits(&self.net, inputs, false)?;
             let mut probabilities = Vec::with_capacity(logits.len());

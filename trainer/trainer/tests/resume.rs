@@ -18,11 +18,13 @@ use tch::Device;
 use tempfile::TempDir;
 use wavemill_schemas::canonical;
 use wavemill_schemas::config::{self, Config};
+use wavemill_schemas::exit::{Classified, Kind};
 use wavemill_schemas::rng::Rng;
 use wavemill_scores::records::{RunDir, read_log};
+use wavemill_trainer::TrainError;
 use wavemill_trainer::checkpoint::{self, Checkpoints, State};
 use wavemill_trainer::dataset::{Dataset, Loader, LoaderPlan, Needs, Side, Store};
-use wavemill_trainer::run::{self, FitOutcome, Job, RunError, RunMonitor};
+use wavemill_trainer::run::{self, FitOutcome, Job, RunMonitor};
 use wavemill_trainer::strategy::Solo;
 
 use fixture::Fixture;
@@ -110,7 +112,7 @@ impl Scene {
     }
 
     /// Trains a run to its end, or for one step if `stop` is true.
-    fn fit(&self, run: &RunDir, resume: bool, stop: bool) -> Result<FitOutcome, RunError> {
+    fn fit(&self, run: &RunDir, resume: bool, stop: bool) -> Result<FitOutcome, TrainError> {
         self.fit_as(self.config.clone(), run, resume, stop)
     }
 
@@ -120,7 +122,7 @@ impl Scene {
         run: &RunDir,
         resume: bool,
         stop: bool,
-    ) -> Result<FitOutcome, RunError> {
+    ) -> Result<FitOutcome, TrainError> {
         self.fit_over(&self.data, config, run, resume, stop)
     }
 
@@ -131,7 +133,7 @@ impl Scene {
         run: &RunDir,
         resume: bool,
         stop: bool,
-    ) -> Result<FitOutcome, RunError> {
+    ) -> Result<FitOutcome, TrainError> {
         let job = Job {
             config,
             folder: run.path().to_owned(),
@@ -244,9 +246,13 @@ fn stopped_after_each(scene: &Scene, config: &Config, steps: u64) -> RunDir {
     let halting = scene.run("halting");
     for step in 1..=steps {
         let stopped = scene.fit_as(config.clone(), &halting, step > 1, true);
+        let error = stopped.expect_err("stopped");
+        assert_eq!(error.kind(), Kind::Interrupted, "{error}");
         assert!(
-            matches!(stopped, Err(RunError::Stopped { step: at, .. }) if at == step),
-            "{stopped:?}"
+            error
+                .to_string()
+                .starts_with(&format!("stopped at step {step};")),
+            "{error}"
         );
     }
     scene
@@ -685,10 +691,8 @@ fn on_any_number_of_ranks_the_rows_that_are_left_are_those_that_were_not_seen() 
     let run = scene.run("stopped");
 
     for step in 0..5 {
-        assert!(matches!(
-            scene.fit(&run, step > 0, true),
-            Err(RunError::Stopped { .. })
-        ));
+        let stopped = scene.fit(&run, step > 0, true).expect_err("stopped");
+        assert_eq!(stopped.kind(), Kind::Interrupted, "{stopped}");
     }
 
     let state = state(&run);

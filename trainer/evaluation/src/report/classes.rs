@@ -1,9 +1,10 @@
 //! Scores per class: with confidence intervals if `predictions.parquet` exists, otherwise from the result of the run.
 
 use wavemill_pages::{Cell, Section, Table, fraction};
+use wavemill_scores::ScoresError;
 use wavemill_scores::metrics::{
-    ClassInterval, ClassIntervals, ClassReport, Interval, MetricsError, Noun, Predictions, Report,
-    SetReport, class_intervals,
+    ClassInterval, ClassIntervals, ClassReport, Interval, Noun, Predictions, Report, SetReport,
+    class_intervals,
 };
 
 use super::RunRecord;
@@ -73,7 +74,7 @@ fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
 fn with_intervals(
     predictions: &Predictions,
     seed: u64,
-) -> Result<(ClassReport, Option<ClassIntervals>), MetricsError> {
+) -> Result<(ClassReport, Option<ClassIntervals>), ScoresError> {
     let tracks = predictions.per_track_mean()?;
     let report = ClassReport::from_predictions(&tracks)?;
     let intervals = class_intervals(&tracks, seed)?;

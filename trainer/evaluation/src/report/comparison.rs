@@ -1,7 +1,8 @@
 //! Compares two runs on the same tracks: differences of scores, with intervals from resamples that both runs share.
 
 use wavemill_pages::{Cell, Section, Table};
-use wavemill_scores::metrics::{MetricsError, Paired, Predictions, paired};
+use wavemill_scores::ScoresError;
+use wavemill_scores::metrics::{Paired, Predictions, paired};
 
 use super::RunRecord;
 use super::run_record::PREDICTIONS;
@@ -57,7 +58,7 @@ fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunR
 }
 
 /// Compares two runs per track, since they may divide clips into different segments.
-fn by_tracks(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, MetricsError> {
+fn by_tracks(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, ScoresError> {
     paired(&a.per_track_mean()?, &b.per_track_mean()?, seed)
 }
 

@@ -12,7 +12,6 @@ mod comparison;
 mod configuration;
 mod confusion;
 mod curves;
-mod error;
 mod map;
 mod mistakes;
 mod overview;
@@ -27,14 +26,18 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Display;
+use std::io;
+use std::path::Path;
+
 use serde_json::json;
 use wavemill_pages::{Fact, Page, count};
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_scores::metrics::Report;
 use wavemill_scores::result::RunResult;
 
 use crate::Evaluated;
 
-pub use self::error::ReportError;
 pub use self::rows::{
     METADATA_KEY, MapMetadata, MapRows, MapTarget, PredictionRows, ROWS_FORMAT, RowsMetadata,
 };
@@ -224,4 +227,19 @@ fn accuracy_of(run: &RunRecord, is_named: bool) -> Option<Fact> {
     });
 
     Some(Fact::new(name, format!("{value:.3}"), note))
+}
+
+/// Returns a function for `map_err` that adds the path of a file of a run to an error of the operating system.
+fn cannot_read(path: &Path) -> impl FnOnce(io::Error) -> PlainError {
+    let message = format!("cannot read {}", path.display());
+    move |error| PlainError::failed(message).caused_by(error)
+}
+
+/// Creates the error for a file of a run whose contents are damaged.
+fn damaged(path: &Path, problem: impl Display, remedy: &str) -> PlainError {
+    let path = path.display();
+    PlainError::new(
+        Kind::Damaged,
+        format!("{path} is damaged ({problem}): {remedy}"),
+    )
 }

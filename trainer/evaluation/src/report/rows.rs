@@ -14,9 +14,11 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Deserialize;
 use wavemill_schemas::durable::if_there;
+use wavemill_schemas::exit::PlainError;
 use wavemill_scores::metrics::{Label, Predictions, Row};
 
-use super::ReportError;
+use super::{cannot_read, damaged};
+use crate::EvaluationError;
 use crate::training_list::metadata_of;
 
 /// Version of the format of row files. Increase it when the columns change.
@@ -119,8 +121,8 @@ impl PredictionRows {
     /// Reads the predictions in the file `path`. Returns `None` if the file does not exist.
     ///
     /// # Errors
-    /// [`ReportError::Read`], [`ReportError::Damaged`], or [`ReportError::Newer`].
-    pub(super) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
+    /// [`EvaluationError::Other`] if the file cannot be read, is damaged, or was written by a later version of wavemill.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, EvaluationError> {
         read(path, "--predictions", Self::from_batches)
     }
 
@@ -138,7 +140,7 @@ impl MapRows {
     ///
     /// # Errors
     /// The errors of [`PredictionRows::read`].
-    pub(super) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
+    pub(super) fn read(path: &Path) -> Result<Option<Self>, EvaluationError> {
         read(path, "--map", Self::from_batches)
     }
 
@@ -182,30 +184,30 @@ fn read<T>(
     path: &Path,
     flag: &str,
     of: fn(RowsMetadata, &[RecordBatch]) -> Result<T, Damage>,
-) -> Result<Option<T>, ReportError> {
-    let file = if_there(File::open(path)).map_err(|source| ReportError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let Some(file) = file else { return Ok(None) };
+) -> Result<Option<T>, EvaluationError> {
+    let Some(file) = if_there(File::open(path)).map_err(cannot_read(path))? else {
+        return Ok(None);
+    };
 
     // The Parquet reader panics on some damaged pages, so panics are reported as damage.
     let content = catch_unwind(AssertUnwindSafe(|| content_of(file)));
     let content = content.unwrap_or_else(|_panic| Err("its pages cannot be read".into()));
     let understood = match content {
         Ok((about, _)) if about.format > ROWS_FORMAT => {
-            return Err(ReportError::Newer {
-                path: path.to_owned(),
-                found: about.format,
-            });
+            return Err(PlainError::usage(format!(
+                "{}: format {}; this wavemill-train reads up to {ROWS_FORMAT}: use a newer one",
+                path.display(),
+                about.format
+            ))
+            .into());
         }
         Ok((about, batches)) => of(about, &batches),
         Err(problem) => Err(problem),
     };
-    understood.map(Some).map_err(|damage| ReportError::Damaged {
-        path: path.to_owned(),
-        problem: damage.to_string(),
-        remedy: format!("remove it, or write it again with `wavemill-train eval RUN {flag} FILE`"),
+    understood.map(Some).map_err(|damage| {
+        let remedy =
+            format!("remove it, or write it again with `wavemill-train eval RUN {flag} FILE`");
+        damaged(path, damage, &remedy).into()
     })
 }
 

@@ -6,9 +6,8 @@ use wavemill_scores::metrics::{Evaluation, Noun, Predictions};
 use wavemill_scores::records::{Entry, RunDir, read_log};
 use wavemill_scores::result::RunResult;
 
-use super::ReportError;
 use super::rows::{MapRows, PredictionRows, RowsMetadata};
-use crate::Evaluated;
+use crate::{Evaluated, EvaluationError};
 
 /// Name of the file in a run's folder in which a report expects the output of `eval --predictions`.
 pub(super) const PREDICTIONS: &str = "predictions.parquet";
@@ -51,14 +50,13 @@ impl RunRecord {
     /// Reads the configuration, log, result and files of `eval` in the run's folder `path`.
     ///
     /// # Errors
-    /// [`ReportError`] if the folder contains no run, or if a file in it is damaged.
-    pub fn read(path: &Path, store: Option<RunStore>) -> Result<Self, ReportError> {
+    /// [`EvaluationError`] if the folder contains no run, or if a file in it is damaged.
+    pub fn read(path: &Path, store: Option<RunStore>) -> Result<Self, EvaluationError> {
         let folder = RunDir::open(path)?;
         let text = folder.read_config()?;
-        let config = toml::from_str(&text).map_err(|error| ReportError::Damaged {
-            path: folder.config(),
-            problem: error.message().to_owned(),
-            remedy: "restore it from a copy of the run".to_owned(),
+        let config = toml::from_str(&text).map_err(|error| {
+            let remedy = "restore it from a copy of the run";
+            super::damaged(&folder.config(), error.message(), remedy)
         })?;
 
         // A run that was killed at its start may have no log.

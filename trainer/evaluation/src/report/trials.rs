@@ -11,12 +11,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use wavemill_pages::{Cell, Fact, Section, Table, count};
 use wavemill_schemas::config::{Metric, Train};
-use wavemill_scores::records::{RecordError, RunDir};
+use wavemill_scores::ScoresError;
+use wavemill_scores::records::RunDir;
 use wavemill_scores::sweep::values_of;
 
 use super::configuration::{Values, values};
 use super::run_record::name_of;
-use super::{ReportError, RunRecord, words};
+use super::{RunRecord, words};
+use crate::EvaluationError;
 
 /// Maximum number of trials whose learning curves are shown. More lines are hard to distinguish.
 const CURVES_MAX: usize = 8;
@@ -59,23 +61,20 @@ impl SweepRecord {
     /// Reads the runs in the folder `path`. Returns `None` if the folder contains no runs.
     ///
     /// # Errors
-    /// [`ReportError`] if a file of a run is damaged.
-    pub fn read(path: &Path) -> Result<Option<Self>, ReportError> {
+    /// [`EvaluationError`] if a file of a run is damaged.
+    pub fn read(path: &Path) -> Result<Option<Self>, EvaluationError> {
         let mut folders = Vec::new();
         // A folder that cannot be listed is treated as a folder without runs.
         for entry in fs::read_dir(path).into_iter().flatten() {
-            let entry = entry.map_err(|source| ReportError::Read {
-                path: path.to_owned(),
-                source,
-            })?;
+            let entry = entry.map_err(super::cannot_read(path))?;
             if !entry.path().is_dir() {
                 continue;
             }
             match RunDir::open(&entry.path()) {
                 Ok(_) => folders.push(entry.path()),
-                Err(RecordError::Missing { .. }) => {}
+                Err(ScoresError::Missing { .. }) => {}
                 // A folder of somebody else, such as `lost+found`.
-                Err(RecordError::Io { source, .. })
+                Err(ScoresError::Io { source, .. })
                     if source.kind() == ErrorKind::PermissionDenied => {}
                 Err(error) => return Err(error.into()),
             }
@@ -190,7 +189,7 @@ impl SweepRecord {
 }
 
 impl Trial {
-    fn read(path: &Path, train: &Train) -> Result<Self, ReportError> {
+    fn read(path: &Path, train: &Train) -> Result<Self, EvaluationError> {
         let run = RunRecord::read(path, None)?;
         // A run that was killed at its start may have no log.
         let is_comparable = train_of(&run).selected() == train.selected() && !run.log.is_empty();

@@ -20,9 +20,9 @@ use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 
-use super::MetricsError;
 use super::leaks::Noun;
 use super::predictions::Predictions;
+use crate::ScoresError;
 pub use paired::{Difference, Paired, paired};
 use resamples::{column, interval, resample};
 use statistic::{CLASS_FIGURES, Statistic};
@@ -139,12 +139,12 @@ pub struct ClassIntervals {
 /// cannot be resampled.
 ///
 /// # Errors
-/// [`MetricsError::NoLabels`] if no row has a label; [`MetricsError::Stopped`] if `stop` becomes true.
+/// [`ScoresError::Other`] if no row has a label, or if `stop` becomes true.
 pub(super) fn bootstrap(
     predictions: &Predictions,
     seed: u64,
     stop: &AtomicBool,
-) -> Result<Option<Bootstrap>, MetricsError> {
+) -> Result<Option<Bootstrap>, ScoresError> {
     let (groups, mut draws) = groups(predictions, seed)?;
     let units = draws.units as usize;
     if units < 2 {
@@ -172,11 +172,11 @@ pub(super) fn bootstrap(
 /// only a single artist or track.
 ///
 /// # Errors
-/// [`MetricsError::Kind`] if rows have several labels; [`MetricsError::NoLabels`] if no row has a label.
+/// [`ScoresError::Other`] if rows have several labels, or if no row has a label.
 pub fn class_intervals(
     predictions: &Predictions,
     seed: u64,
-) -> Result<Option<ClassIntervals>, MetricsError> {
+) -> Result<Option<ClassIntervals>, ScoresError> {
     predictions.check_kind(false)?;
     let (groups, draws) = groups(predictions, seed)?;
     let units = draws.units as usize;
@@ -206,7 +206,7 @@ pub fn class_intervals(
 }
 
 /// Returns the index of each labelled row's unit (artist or track), and a description of the units.
-fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), MetricsError> {
+fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), ScoresError> {
     // Units are numbered in the order of their first row, so the order of the hash map has no effect.
     let mut group_of: HashMap<(bool, i64), u32> = HashMap::new();
     let mut tracks = HashMap::new();

@@ -7,8 +7,8 @@
 
 use serde::Serialize;
 
-use super::MetricsError;
 use super::predictions::{Label, Predictions, likeliest};
+use crate::ScoresError;
 
 /// Number of bins of equal width for probabilities from 0 to 1.
 pub const CALIBRATION_BINS: usize = 15;
@@ -43,8 +43,8 @@ impl Calibration {
     /// Computes the calibration of `predictions`.
     ///
     /// # Errors
-    /// [`MetricsError::Kind`] if rows have several labels; [`MetricsError::NoLabels`] if no row has a label.
-    pub fn from_predictions(predictions: &Predictions) -> Result<Self, MetricsError> {
+    /// [`ScoresError::Other`] if rows have several labels, or if no row has a label.
+    pub fn from_predictions(predictions: &Predictions) -> Result<Self, ScoresError> {
         predictions.check_kind(false)?;
 
         // Of each bin: number of rows, number of correct rows, and sum of the probabilities of the likeliest classes.
@@ -159,15 +159,19 @@ mod tests {
     #[test]
     fn calibration_requires_single_labels() {
         let unknown = single(&[(1, None, -1, &[0.5, 0.5])]);
-        assert!(matches!(
-            Calibration::from_predictions(&unknown),
-            Err(MetricsError::NoLabels { .. })
-        ));
+        assert_eq!(
+            Calibration::from_predictions(&unknown)
+                .unwrap_err()
+                .to_string(),
+            "target genre: no row has a label"
+        );
 
         let several = sets(&[(Some(&[true, false]), &[0.9, 0.1])]);
-        assert!(matches!(
-            Calibration::from_predictions(&several),
-            Err(MetricsError::Kind { .. })
-        ));
+        assert_eq!(
+            Calibration::from_predictions(&several)
+                .unwrap_err()
+                .to_string(),
+            "target genres_all has several labels per row"
+        );
     }
 }

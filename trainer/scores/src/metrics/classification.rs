@@ -8,8 +8,8 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::MetricsError;
 use super::predictions::{Label, Predictions, likeliest};
+use crate::ScoresError;
 
 /// Minimum number of tracks of a class for its F1 to be included in [`ClassReport::macro_f1_supported`].
 pub const SUPPORTED_TRACKS_MIN: u64 = 10;
@@ -194,8 +194,8 @@ impl ClassReport {
     /// Computes all scores of `predictions`.
     ///
     /// # Errors
-    /// [`MetricsError::Kind`] if rows have several labels; [`MetricsError::NoLabels`] if no row has a label.
-    pub fn from_predictions(predictions: &Predictions) -> Result<Self, MetricsError> {
+    /// [`ScoresError::Other`] if rows have several labels, or if no row has a label.
+    pub fn from_predictions(predictions: &Predictions) -> Result<Self, ScoresError> {
         predictions.check_kind(false)?;
         let n_classes = predictions.classes().len();
         let mut margins = Margins::new(n_classes);
@@ -433,14 +433,19 @@ mod tests {
     #[test]
     fn nothing_to_score_is_an_error() {
         let unlabelled = single(&[(1, None, -1, &[0.5, 0.5])]);
-        assert!(matches!(
-            ClassReport::from_predictions(&unlabelled),
-            Err(MetricsError::NoLabels { .. })
-        ));
-        assert!(matches!(
-            ClassReport::from_predictions(&Predictions::multi("a", &names(2))),
-            Err(MetricsError::Kind { .. })
-        ));
+        assert_eq!(
+            ClassReport::from_predictions(&unlabelled)
+                .unwrap_err()
+                .to_string(),
+            "target genre: no row has a label"
+        );
+        let several = Predictions::multi("a", &names(2));
+        assert_eq!(
+            ClassReport::from_predictions(&several)
+                .unwrap_err()
+                .to_string(),
+            "target a has several labels per row"
+        );
     }
 
     #[test]

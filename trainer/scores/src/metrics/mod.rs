@@ -19,6 +19,7 @@ use std::sync::atomic::AtomicBool;
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::canonical;
 use wavemill_schemas::config::Metric;
+use wavemill_schemas::exit::PlainError;
 
 pub use bootstrap::{
     Bootstrap, ClassInterval, ClassIntervals, Difference, Draws, Interval, Paired, RESAMPLES,
@@ -32,82 +33,52 @@ pub use predictions::{Label, Predictions, Row, likeliest};
 pub use table::paired_table;
 pub use temperature::TEMPERATURES;
 
+use crate::ScoresError;
+
 use bootstrap::bootstrap;
 use classification::log_loss;
 
 /// Minimum probability at which a label counts as predicted in a multi-label target.
 pub const THRESHOLD: f32 = 0.5;
 
-/// The reason why scores cannot be computed or compared.
-#[derive(Debug, thiserror::Error)]
-pub enum MetricsError {
-    /// Rows of predictions are invalid, cannot be decoded, or are not comparable.
-    #[error("{0}")]
-    Rows(String),
-    /// The classes of two predictions or scores differ, so they are not comparable.
-    #[error("targets with different classes are not compared: {left} and {right}")]
-    ClassSets {
-        /// Target and classes of the first prediction or score.
-        left: String,
-        /// Target and classes of the second prediction or score.
-        right: String,
-    },
-    /// No row has a label.
-    #[error("target {target}: no row has a label")]
-    NoLabels {
-        /// The name of the target.
-        target: String,
-    },
-    /// The computation was stopped by its caller.
-    #[error("stopped")]
-    Stopped,
-    /// The target has one class per row where several labels were expected, or the reverse.
-    #[error("target {target} has {found} per row")]
-    Kind {
-        /// The name of the target.
-        target: String,
-        /// The kind of labels that the target has.
-        found: &'static str,
-    },
-}
-
 impl Predictions {
     /// Returns loss, log loss and scores by metric, without those that are undefined.
     ///
     /// # Errors
-    /// [`MetricsError::NoLabels`] if no row has a label.
-    pub fn scores(&self) -> Result<BTreeMap<Metric, f64>, MetricsError> {
+    /// [`ScoresError::Other`] if no row has a label.
+    pub fn scores(&self) -> Result<BTreeMap<Metric, f64>, ScoresError> {
         let mut scores = Report::from_predictions(self)?.scores();
         scores.extend(self.loss().map(|loss| (Metric::Loss, loss)));
         scores.extend(log_loss(self).map(|loss| (Metric::LogLoss, loss)));
         Ok(scores)
     }
 
-    /// Creates [`MetricsError::NoLabels`].
-    fn no_labels(&self) -> MetricsError {
-        MetricsError::NoLabels {
-            target: self.target().to_owned(),
-        }
+    /// Creates the error for predictions without a labelled row.
+    fn no_labels(&self) -> ScoresError {
+        PlainError::failed(format!("target {}: no row has a label", self.target())).into()
     }
 
-    fn check_kind(&self, multi: bool) -> Result<(), MetricsError> {
+    /// Returns an error if the target has one class per row although several labels are expected, or the reverse.
+    fn check_kind(&self, multi: bool) -> Result<(), PlainError> {
         if self.is_multi() == multi {
             return Ok(());
         }
-        Err(MetricsError::Kind {
-            target: self.target().to_owned(),
-            found: if multi { "one class" } else { "several labels" },
-        })
+        let target = self.target();
+        let found = if multi { "one class" } else { "several labels" };
+        Err(PlainError::failed(format!(
+            "target {target} has {found} per row"
+        )))
     }
 
-    fn check_same_classes(&self, other: &Self) -> Result<(), MetricsError> {
+    fn check_same_classes(&self, other: &Self) -> Result<(), PlainError> {
         if self.classes() == other.classes() && self.is_multi() == other.is_multi() {
             return Ok(());
         }
-        Err(MetricsError::ClassSets {
-            left: self.target_and_classes(),
-            right: other.target_and_classes(),
-        })
+        Err(PlainError::failed(format!(
+            "targets with different classes are not compared: {} and {}",
+            self.target_and_classes(),
+            other.target_and_classes()
+        )))
     }
 
     fn target_and_classes(&self) -> String {
@@ -135,8 +106,8 @@ impl Report {
     /// Computes the scores of `predictions`, according to the number of labels per row.
     ///
     /// # Errors
-    /// [`MetricsError::NoLabels`] if no row has a label.
-    pub fn from_predictions(predictions: &Predictions) -> Result<Self, MetricsError> {
+    /// [`ScoresError::Other`] if no row has a label.
+    pub fn from_predictions(predictions: &Predictions) -> Result<Self, ScoresError> {
         if predictions.is_multi() {
             SetReport::from_predictions(predictions).map(Self::Multi)
         } else {
@@ -204,12 +175,12 @@ impl Level {
     /// Computes scores, log loss and bootstrap intervals. `seed` determines the resamples.
     ///
     /// # Errors
-    /// [`MetricsError::NoLabels`] if no row has a label; [`MetricsError::Stopped`] if `stop` becomes true.
+    /// [`ScoresError::Other`] if no row has a label, or if `stop` becomes true.
     fn from_predictions(
         predictions: &Predictions,
         seed: u64,
         stop: &AtomicBool,
-    ) -> Result<Self, MetricsError> {
+    ) -> Result<Self, ScoresError> {
         Ok(Self {
             report: Report::from_predictions(predictions)?,
             log_loss: log_loss(predictions),
@@ -245,13 +216,12 @@ impl Evaluation {
     /// resamples.
     ///
     /// # Errors
-    /// [`MetricsError::NoLabels`] if no row has a label; [`MetricsError::Rows`] if the rows of a track have different
-    /// labels.
+    /// [`ScoresError::Other`] if no row has a label, or if the rows of a track have different labels.
     pub fn from_predictions(
         predictions: &Predictions,
         seed: u64,
         leaks: Leaks,
-    ) -> Result<Self, MetricsError> {
+    ) -> Result<Self, ScoresError> {
         Self::unless_stopped(predictions, seed, leaks, &AtomicBool::new(false))
     }
 
@@ -259,13 +229,13 @@ impl Evaluation {
     /// takes seconds for many rows with hundreds of classes.
     ///
     /// # Errors
-    /// [`MetricsError::Stopped`], and the errors of [`Self::from_predictions`].
+    /// [`ScoresError::Other`] if `stop` becomes true, and the errors of [`Self::from_predictions`].
     pub fn unless_stopped(
         predictions: &Predictions,
         seed: u64,
         leaks: Leaks,
         stop: &AtomicBool,
-    ) -> Result<Self, MetricsError> {
+    ) -> Result<Self, ScoresError> {
         let mut tracks_mean = None;
         let mut tracks_majority = None;
         // If each track has one row, mean and vote of its rows would have the same scores as the rows.

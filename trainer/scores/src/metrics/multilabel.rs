@@ -5,9 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::THRESHOLD;
 use super::classification::{Margins, count_tracks, mean};
 use super::predictions::{Label, Predictions};
-use super::{MetricsError, THRESHOLD};
+use crate::ScoresError;
 
 /// Scores of one class of a multi-label target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -184,8 +185,8 @@ impl SetReport {
     /// Computes all scores of `predictions`.
     ///
     /// # Errors
-    /// [`MetricsError::Kind`] if rows have one class; [`MetricsError::NoLabels`] if no row has a label.
-    pub fn from_predictions(predictions: &Predictions) -> Result<Self, MetricsError> {
+    /// [`ScoresError::Other`] if rows have one class, or if no row has a label.
+    pub fn from_predictions(predictions: &Predictions) -> Result<Self, ScoresError> {
         predictions.check_kind(true)?;
         let n_classes = predictions.classes().len();
         let mut margins = Margins::new(n_classes);

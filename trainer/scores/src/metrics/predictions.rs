@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
+use wavemill_schemas::exit::PlainError;
 
-use super::{MetricsError, THRESHOLD};
+use super::THRESHOLD;
+use crate::ScoresError;
 
 /// The label of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +103,8 @@ impl Predictions {
     /// Adds the prediction of a row.
     ///
     /// # Errors
-    /// [`MetricsError`] if a probability is missing or not finite, or if the label is invalid.
-    pub fn push(&mut self, row: &Row) -> Result<(), MetricsError> {
+    /// [`ScoresError`] if a probability is missing or not finite, or if the label is invalid.
+    pub fn push(&mut self, row: &Row) -> Result<(), ScoresError> {
         let n_classes = self.classes.len();
         if row.probabilities.len() != n_classes {
             let n = row.probabilities.len();
@@ -139,11 +141,12 @@ impl Predictions {
         Ok(())
     }
 
-    fn refused(&self, row: &Row, reason: String) -> MetricsError {
-        MetricsError::Rows(format!(
+    fn refused(&self, row: &Row, reason: String) -> ScoresError {
+        PlainError::failed(format!(
             "{}, segment {}, target {}: {reason}",
             row.clip_key, row.segment, self.target
         ))
+        .into()
     }
 
     /// Adds Σ weight · loss and Σ weight of a batch.
@@ -244,16 +247,17 @@ impl Predictions {
     /// Returns the mean of the probabilities of several models for the same rows, summed in f64. A mean has no loss.
     ///
     /// # Errors
-    /// [`MetricsError::ClassSets`] or [`MetricsError::Rows`] if classes or rows of `others` differ.
-    pub fn ensemble(&self, others: &[Self]) -> Result<Self, MetricsError> {
+    /// [`ScoresError::Other`] if classes or rows of `others` differ.
+    pub fn ensemble(&self, others: &[Self]) -> Result<Self, ScoresError> {
         for other in others {
             self.check_same_classes(other)?;
             if self.clip_keys != other.clip_keys || self.segments != other.segments {
-                return Err(MetricsError::Rows(format!(
+                let message = format!(
                     "target {}: the runs predict different rows, so they have no mean: they need features with the same \
                      clips and segments",
                     self.target
-                )));
+                );
+                return Err(PlainError::failed(message).into());
             }
         }
 
@@ -270,8 +274,8 @@ impl Predictions {
     /// Returns one prediction per track: the mean of the probabilities of the track's rows, summed in f64.
     ///
     /// # Errors
-    /// [`MetricsError::Rows`] if the rows of a track have different labels.
-    pub fn per_track_mean(&self) -> Result<Self, MetricsError> {
+    /// [`ScoresError::Other`] if the rows of a track have different labels.
+    pub fn per_track_mean(&self) -> Result<Self, ScoresError> {
         self.per_track(TrackRule::Mean)
     }
 
@@ -282,21 +286,22 @@ impl Predictions {
     /// mean probabilities. The values of a track sum to 1 if the probabilities of each row do.
     ///
     /// # Errors
-    /// [`MetricsError::Rows`] if the rows of a track have different labels.
-    pub fn per_track_majority(&self) -> Result<Self, MetricsError> {
+    /// [`ScoresError::Other`] if the rows of a track have different labels.
+    pub fn per_track_majority(&self) -> Result<Self, ScoresError> {
         self.per_track(TrackRule::Majority)
     }
 
-    fn per_track(&self, rule: TrackRule) -> Result<Self, MetricsError> {
+    fn per_track(&self, rule: TrackRule) -> Result<Self, ScoresError> {
         let mut out = self.like();
         for rows in self.tracks() {
             let first = self.row(rows[0]);
             // A track gets a single prediction, so its rows must have the same label.
             if rows.iter().any(|&i| self.row(i).label != first.label) {
-                return Err(MetricsError::Rows(format!(
+                let message = format!(
                     "target {}: rows of track {} are labelled in different ways",
                     self.target, first.track_id
-                )));
+                );
+                return Err(PlainError::failed(message).into());
             }
 
             // Sum in f64 to avoid rounding errors over the many segments of a track.

@@ -3,8 +3,10 @@
 //! The bytes are JSON, column by column. They are only exchanged between processes of the same program and never
 //! stored.
 
-use super::MetricsError;
+use wavemill_schemas::exit::PlainError;
+
 use super::predictions::{Predictions, Row};
+use crate::ScoresError;
 
 impl Predictions {
     /// Serializes all rows as JSON. The bits of the loss sums come first, since JSON does not preserve every number.
@@ -16,8 +18,8 @@ impl Predictions {
     /// Deserializes the predictions that [`to_bytes`](Self::to_bytes) returned.
     ///
     /// # Errors
-    /// [`MetricsError::Rows`] if the bytes are truncated or come from another program, or a row is invalid.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, MetricsError> {
+    /// [`ScoresError::Other`] if the bytes are truncated or come from another program, or a row is invalid.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ScoresError> {
         // Another process sent these columns. Their rows are added one by one with `push`, which validates them.
         let (loss, unchecked): ([u64; 2], Self) =
             serde_json::from_slice(bytes).map_err(|_| unreadable())?;
@@ -56,9 +58,8 @@ impl Predictions {
     /// Merges the rows of all ranks in the split's order; loss sums are added in rank order.
     ///
     /// # Errors
-    /// [`MetricsError::Rows`] if a rank's bytes cannot be read or a row occurs twice; [`MetricsError::ClassSets`] if
-    /// ranks have different classes.
-    pub fn merge(parts: &[Vec<u8>]) -> Result<Self, MetricsError> {
+    /// [`ScoresError::Other`] if a rank's bytes cannot be read, a row occurs twice, or ranks have different classes.
+    pub fn merge(parts: &[Vec<u8>]) -> Result<Self, ScoresError> {
         let parts = parts
             .iter()
             .map(|bytes| Self::from_bytes(bytes))
@@ -81,19 +82,18 @@ impl Predictions {
             let Row {
                 index, clip_key, ..
             } = pair[0];
-            return Err(MetricsError::Rows(format!(
-                "row {index} ({clip_key}) was predicted by two ranks"
-            )));
+            let message = format!("row {index} ({clip_key}) was predicted by two ranks");
+            return Err(PlainError::failed(message).into());
         }
         rows.iter().try_for_each(|row| out.push(row))?;
         Ok(out)
     }
 }
 
-fn unreadable() -> MetricsError {
-    let words =
+fn unreadable() -> ScoresError {
+    let message =
         "another rank's predictions cannot be read: do all ranks run the same wavemill-train?";
-    MetricsError::Rows(words.to_owned())
+    PlainError::failed(message).into()
 }
 
 #[cfg(test)]
@@ -234,10 +234,12 @@ mod tests {
     fn other_classes_cut_bytes_and_trailing_bytes_are_refused() {
         let bytes = whole().to_bytes();
         let other = Predictions::single("genre", &names(3)).to_bytes();
-        assert!(matches!(
-            Predictions::merge(&[bytes.clone(), other]),
-            Err(MetricsError::ClassSets { .. })
-        ));
+        let merged = Predictions::merge(&[bytes.clone(), other]);
+        assert_eq!(
+            merged.unwrap_err().to_string(),
+            "targets with different classes are not compared: genre (2 classes: class 0, class 1) and genre \
+             (3 classes: class 0, class 1, class 2)"
+        );
 
         for end in 0..bytes.len() {
             assert!(

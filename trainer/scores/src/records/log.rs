@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use wavemill_schemas::exit::PlainError;
 
-use super::RecordError;
+use crate::ScoresError;
 
 /// Kind of the log line written when a run is resumed.
 const RESUMED: &str = "resumed";
@@ -126,29 +127,29 @@ impl Log {
     /// off.
     ///
     /// # Errors
-    /// [`RecordError::Busy`] if another process writes the log, [`RecordError::Io`].
-    pub fn open(path: &Path) -> Result<Self, RecordError> {
+    /// [`ScoresError::Other`] if another process writes the log, [`ScoresError::Io`].
+    pub fn open(path: &Path) -> Result<Self, ScoresError> {
         let options = OpenOptions::new()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
             .open(path);
-        let mut file = options.map_err(RecordError::io(path, "open"))?;
+        let mut file = options.map_err(ScoresError::io(path, "open"))?;
 
         // Continue without a lock if the file system does not support locks.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            return Err(RecordError::Busy {
-                path: path.to_owned(),
-            });
+            let path = path.display();
+            let message = format!("{path}: another process is writing this run");
+            return Err(PlainError::failed(message).into());
         }
 
         // Read the log after locking it: an incomplete line may belong to a process that is still writing.
-        let text = fs::read(path).map_err(RecordError::io(path, "read"))?;
+        let text = fs::read(path).map_err(ScoresError::io(path, "read"))?;
         let whole = whole_lines(&text).len() as u64;
         file.set_len(whole)
             .and_then(|()| file.seek(SeekFrom::Start(whole)))
-            .map_err(RecordError::io(path, "cut"))?;
+            .map_err(ScoresError::io(path, "cut"))?;
         Ok(Self {
             file,
             path: path.to_owned(),
@@ -158,14 +159,14 @@ impl Log {
     /// Appends a log line with the current time, in one write.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the log cannot be written.
+    /// [`ScoresError::Io`] if the log cannot be written.
     pub fn append(
         &mut self,
         kind: &str,
         epoch: u64,
         step: u64,
         values: &[(&str, f64)],
-    ) -> Result<(), RecordError> {
+    ) -> Result<(), ScoresError> {
         let values = values.iter().map(|&(name, value)| (name.to_owned(), value));
         self.put(&Entry {
             values: values.collect(),
@@ -176,14 +177,14 @@ impl Log {
     /// Appends a log line like [`Log::append`], with texts instead of figures.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the log cannot be written.
+    /// [`ScoresError::Io`] if the log cannot be written.
     pub fn note(
         &mut self,
         kind: &str,
         epoch: u64,
         step: u64,
         notes: &[(&str, String)],
-    ) -> Result<(), RecordError> {
+    ) -> Result<(), ScoresError> {
         let notes = notes.iter();
         let notes = notes.map(|(name, text)| ((*name).to_owned(), text.clone()));
         self.put(&Entry {
@@ -195,12 +196,12 @@ impl Log {
     /// Reports whether the log is empty.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the log's size cannot be read.
-    pub fn is_empty(&self) -> Result<bool, RecordError> {
+    /// [`ScoresError::Io`] if the log's size cannot be read.
+    pub fn is_empty(&self) -> Result<bool, ScoresError> {
         let length = self
             .file
             .metadata()
-            .map_err(RecordError::io(&self.path, "read"))?
+            .map_err(ScoresError::io(&self.path, "read"))?
             .len();
         Ok(length == 0)
     }
@@ -208,19 +209,19 @@ impl Log {
     /// Makes the log durable.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the log cannot be synced.
-    pub fn sync(&self) -> Result<(), RecordError> {
+    /// [`ScoresError::Io`] if the log cannot be synced.
+    pub fn sync(&self) -> Result<(), ScoresError> {
         self.file
             .sync_all()
-            .map_err(RecordError::io(&self.path, "sync"))
+            .map_err(ScoresError::io(&self.path, "sync"))
     }
 
     /// Appends a line that the run is resumed after `step`, in `epoch`. The lines of steps that will be repeated are
     /// cut off, and the new line contains their number.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the log cannot be read or written.
-    pub fn resumed(&mut self, epoch: u64, step: u64) -> Result<(), RecordError> {
+    /// [`ScoresError::Io`] if the log cannot be read or written.
+    pub fn resumed(&mut self, epoch: u64, step: u64) -> Result<(), ScoresError> {
         let undone_steps = self.undo(epoch, step)?;
         self.append(
             RESUMED,
@@ -232,8 +233,8 @@ impl Log {
 
     /// Truncates the log after its last line that is valid for a run resumed after `step`, and returns the number of
     /// steps whose lines were cut off.
-    fn undo(&mut self, epoch: u64, step: u64) -> Result<u64, RecordError> {
-        let text = fs::read(&self.path).map_err(RecordError::io(&self.path, "read"))?;
+    fn undo(&mut self, epoch: u64, step: u64) -> Result<u64, ScoresError> {
+        let text = fs::read(&self.path).map_err(ScoresError::io(&self.path, "read"))?;
 
         // Lines before the last valid line are kept, even if they are invalid: logs of earlier versions have such
         // lines, and `read_log` drops them.
@@ -258,16 +259,16 @@ impl Log {
         self.file
             .set_len(kept)
             .and_then(|()| self.file.seek(SeekFrom::Start(kept)))
-            .map_err(RecordError::io(&self.path, "cut"))?;
+            .map_err(ScoresError::io(&self.path, "cut"))?;
         Ok(undone_steps)
     }
 
-    fn put(&mut self, entry: &Entry) -> Result<(), RecordError> {
-        let line = serde_json::to_string(entry).map_err(RecordError::json(&self.path, None))?;
+    fn put(&mut self, entry: &Entry) -> Result<(), ScoresError> {
+        let line = serde_json::to_string(entry).map_err(ScoresError::json(&self.path, None))?;
         // Write the line and its line break in one call, so that a killed run leaves at most one incomplete line.
         self.file
             .write_all((line + "\n").as_bytes())
-            .map_err(RecordError::io(&self.path, "write"))
+            .map_err(ScoresError::io(&self.path, "write"))
     }
 }
 
@@ -291,16 +292,16 @@ fn whole_lines(text: &[u8]) -> &[u8] {
 /// the run may still be writing it.
 ///
 /// # Errors
-/// [`RecordError::Io`] if the log cannot be read; [`RecordError::Json`] with the number of an invalid line.
-pub fn read_log(path: &Path) -> Result<Vec<Entry>, RecordError> {
-    let text = fs::read(path).map_err(RecordError::io(path, "read"))?;
+/// [`ScoresError::Io`] if the log cannot be read; [`ScoresError::Json`] with the number of an invalid line.
+pub fn read_log(path: &Path) -> Result<Vec<Entry>, ScoresError> {
+    let text = fs::read(path).map_err(ScoresError::io(path, "read"))?;
     let mut entries: Vec<Entry> = Vec::new();
     for (i, line) in whole_lines(&text).split(|&byte| byte == b'\n').enumerate() {
         if line.is_empty() {
             continue;
         }
         let entry: Entry =
-            serde_json::from_slice(line).map_err(RecordError::json(path, Some(i + 1)))?;
+            serde_json::from_slice(line).map_err(ScoresError::json(path, Some(i + 1)))?;
         // Lines of repeated steps exist only in logs of earlier versions; `undo` now cuts them off.
         if entry.kind == RESUMED {
             entries.retain(|earlier| earlier.holds(entry.epoch, entry.step));
@@ -501,7 +502,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
         let first = Log::open(&path).unwrap();
-        assert!(matches!(Log::open(&path), Err(RecordError::Busy { .. })));
+        assert_eq!(
+            Log::open(&path).unwrap_err().to_string(),
+            format!("{}: another process is writing this run", path.display())
+        );
         drop(first);
         Log::open(&path).unwrap();
     }

@@ -8,9 +8,10 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 use wavemill_schemas::canonical;
 use wavemill_schemas::durable::{TemporaryPath, if_there, make_folder};
+use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::settings;
 
-use super::RecordError;
+use crate::ScoresError;
 
 const RESULT: &str = "result.json";
 const TRAINING_LIST: &str = "training.parquet";
@@ -57,25 +58,26 @@ impl RunDir {
     /// Creates a new folder `id` in `root`, which is created if necessary.
     ///
     /// # Errors
-    /// [`RecordError::Exists`] if the folder exists, [`RecordError::Id`] if the id is no folder name,
-    /// [`RecordError::Io`].
-    pub fn create(root: &Path, id: &str) -> Result<Self, RecordError> {
+    /// [`ScoresError::Exists`] if the folder exists, [`ScoresError::Other`] if the id is no folder name,
+    /// [`ScoresError::Io`].
+    pub fn create(root: &Path, id: &str) -> Result<Self, ScoresError> {
         // `part == id` also rejects an id such as `a/`, whose only component is `a`.
         let mut parts = Path::new(id).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == id)
         {
-            return Err(RecordError::Id { id: id.to_owned() });
+            let message = format!("{id:?} is not a valid name for a run: use a single folder name");
+            return Err(PlainError::usage(message).into());
         }
 
-        make_folder(root).map_err(RecordError::io(root, "create the folder"))?;
+        make_folder(root).map_err(ScoresError::io(root, "create the folder"))?;
         let path = root.join(id);
         // Do not use `create_dir_all`: the call must fail if the folder exists, so that two processes never use the
         // same folder.
         match fs::create_dir(&path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                return Err(RecordError::Exists { path });
+                return Err(ScoresError::Exists { path });
             }
-            made => made.map_err(RecordError::io(&path, "create the folder"))?,
+            made => made.map_err(ScoresError::io(&path, "create the folder"))?,
         }
 
         Self::take(&path)
@@ -84,12 +86,12 @@ impl RunDir {
     /// Creates a new folder `<stem>-<n>` in `root`, with the first unused n from 1: two processes never share a folder.
     ///
     /// # Errors
-    /// [`RecordError::Id`] if `stem` is no folder name, [`RecordError::Io`].
-    pub fn create_next(root: &Path, stem: &str) -> Result<Self, RecordError> {
+    /// [`ScoresError::Other`] if `stem` is no folder name, [`ScoresError::Io`].
+    pub fn create_next(root: &Path, stem: &str) -> Result<Self, ScoresError> {
         let mut n = 1_u64;
         loop {
             match Self::create(root, &format!("{stem}-{n}")) {
-                Err(RecordError::Exists { .. }) => n += 1,
+                Err(ScoresError::Exists { .. }) => n += 1,
                 other => return other,
             }
         }
@@ -99,13 +101,13 @@ impl RunDir {
     /// its first checkpoint.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the folder cannot be created.
-    pub fn take(path: &Path) -> Result<Self, RecordError> {
+    /// [`ScoresError::Io`] if the folder cannot be created.
+    pub fn take(path: &Path) -> Result<Self, ScoresError> {
         let run = Self {
             path: path.to_owned(),
         };
         make_folder(&run.checkpoints())
-            .map_err(RecordError::io(&run.checkpoints(), "create the folder"))?;
+            .map_err(ScoresError::io(&run.checkpoints(), "create the folder"))?;
         Ok(run)
     }
 
@@ -113,9 +115,9 @@ impl RunDir {
     /// contains only files that a run writes before its first checkpoint.
     ///
     /// # Errors
-    /// [`RecordError::Taken`] if the folder contains other files or a result, [`RecordError::Io`].
-    pub fn may_begin(path: &Path) -> Result<(), RecordError> {
-        let entries = if_there(fs::read_dir(path)).map_err(RecordError::io(path, "list"))?;
+    /// [`ScoresError::Other`] if the folder contains other files or a result, [`ScoresError::Io`].
+    pub fn may_begin(path: &Path) -> Result<(), ScoresError> {
+        let entries = if_there(fs::read_dir(path)).map_err(ScoresError::io(path, "list"))?;
         let Some(entries) = entries else {
             return Ok(());
         };
@@ -124,25 +126,24 @@ impl RunDir {
         let result = path.join(RESULT);
         if result
             .try_exists()
-            .map_err(RecordError::io(&result, "inspect"))?
+            .map_err(ScoresError::io(&result, "inspect"))?
         {
-            return Err(RecordError::Taken {
-                path: path.to_owned(),
-                problem: "this run has a result but no checkpoint: it cannot be resumed; choose another folder"
-                    .to_owned(),
-            });
+            return Err(PlainError::usage(format!(
+                "{}: this run has a result but no checkpoint: it cannot be resumed; choose another folder",
+                path.display()
+            ))
+            .into());
         }
         for entry in entries {
-            let name = entry.map_err(RecordError::io(path, "list"))?.file_name();
+            let name = entry.map_err(ScoresError::io(path, "list"))?.file_name();
             let name = name.to_string_lossy();
             if !BEGINNING.contains(&&*name) && !name.starts_with(EVENTS) {
-                return Err(RecordError::Taken {
-                    path: path.to_owned(),
-                    problem: format!(
-                        "not a run, and not empty ({name:?}): choose a folder that does not exist yet to start a run \
-                         in it"
-                    ),
-                });
+                return Err(PlainError::usage(format!(
+                    "{}: not a run, and not empty ({name:?}): choose a folder that does not exist yet to start a run \
+                     in it",
+                    path.display()
+                ))
+                .into());
             }
         }
         Ok(())
@@ -151,8 +152,8 @@ impl RunDir {
     /// Opens the run in the folder `path`, such as `runs/cnn2d-1a2b3c4d-1`.
     ///
     /// # Errors
-    /// [`RecordError::Missing`] if the folder contains no run; [`RecordError::Io`] if the folder cannot be read.
-    pub fn open(path: &Path) -> Result<Self, RecordError> {
+    /// [`ScoresError::Missing`] if the folder contains no run; [`ScoresError::Io`] if the folder cannot be read.
+    pub fn open(path: &Path) -> Result<Self, ScoresError> {
         let run = Self {
             path: path.to_owned(),
         };
@@ -166,13 +167,13 @@ impl RunDir {
             {
                 false
             }
-            Err(error) => return Err(RecordError::io(&config, "inspect")(error)),
+            Err(error) => return Err(ScoresError::io(&config, "inspect")(error)),
         };
 
         if found {
             Ok(run)
         } else {
-            Err(RecordError::Missing {
+            Err(ScoresError::Missing {
                 path: path.to_owned(),
             })
         }
@@ -213,24 +214,24 @@ impl RunDir {
     /// Writes the run's configuration atomically.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the file cannot be written.
-    pub fn write_config(&self, text: &str) -> Result<(), RecordError> {
+    /// [`ScoresError::Io`] if the file cannot be written.
+    pub fn write_config(&self, text: &str) -> Result<(), ScoresError> {
         self.write_text("config.toml", text)
     }
 
     /// Returns the text of the run's configuration.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the file cannot be read.
-    pub fn read_config(&self) -> Result<String, RecordError> {
-        settings::read(&self.config()).map_err(RecordError::io(&self.config(), "read"))
+    /// [`ScoresError::Io`] if the file cannot be read.
+    pub fn read_config(&self) -> Result<String, ScoresError> {
+        settings::read(&self.config()).map_err(ScoresError::io(&self.config(), "read"))
     }
 
     /// Writes another text file of the run atomically.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the file cannot be written.
-    pub fn write_text(&self, name: &str, text: &str) -> Result<(), RecordError> {
+    /// [`ScoresError::Io`] if the file cannot be written.
+    pub fn write_text(&self, name: &str, text: &str) -> Result<(), ScoresError> {
         self.replace(&self.path.join(name), text.as_bytes())
     }
 
@@ -242,8 +243,8 @@ impl RunDir {
     /// Writes the list of training tracks atomically.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the file cannot be written.
-    pub fn write_training_list(&self, bytes: &[u8]) -> Result<(), RecordError> {
+    /// [`ScoresError::Io`] if the file cannot be written.
+    pub fn write_training_list(&self, bytes: &[u8]) -> Result<(), ScoresError> {
         self.replace(&self.training_list(), bytes)
     }
 
@@ -251,25 +252,25 @@ impl RunDir {
     /// equal bytes.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the file cannot be written; [`RecordError::Json`] for a value that JSON cannot represent.
-    pub fn write_result<T: Serialize>(&self, result: &T) -> Result<(), RecordError> {
+    /// [`ScoresError::Io`] if the file cannot be written; [`ScoresError::Json`] for a value that JSON cannot represent.
+    pub fn write_result<T: Serialize>(&self, result: &T) -> Result<(), ScoresError> {
         let path = self.result();
         // Convert to `Value`, whose map sorts the keys.
-        let value = serde_json::to_value(result).map_err(RecordError::json(&path, None))?;
-        let text = canonical::checked(&value).map_err(RecordError::json(&path, None))?;
+        let value = serde_json::to_value(result).map_err(ScoresError::json(&path, None))?;
+        let text = canonical::checked(&value).map_err(ScoresError::json(&path, None))?;
         self.replace(&path, text.as_bytes())
     }
 
     /// Reads the run's result; returns `None` while the run is not complete.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the file cannot be read, [`RecordError::Json`] if its content is invalid or was changed.
-    pub fn read_result<T: DeserializeOwned>(&self) -> Result<Option<T>, RecordError> {
+    /// [`ScoresError::Io`] if the file cannot be read, [`ScoresError::Json`] if its content is invalid or was changed.
+    pub fn read_result<T: DeserializeOwned>(&self) -> Result<Option<T>, ScoresError> {
         let path = self.result();
 
         match fs::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(RecordError::io(&path, "read")(error)),
+            Err(error) => Err(ScoresError::io(&path, "read")(error)),
             Ok(text) => {
                 let read = match canonical::is_unchanged(&text) {
                     Some(false) => Err(serde_json::Error::custom(
@@ -277,18 +278,18 @@ impl RunDir {
                     )),
                     _ => serde_json::from_slice(&text),
                 };
-                read.map(Some).map_err(RecordError::json(&path, None))
+                read.map(Some).map_err(ScoresError::json(&path, None))
             }
         }
     }
 
     /// Replaces a file: after a power failure, it has either its old or its new content.
-    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), ScoresError> {
         // The temporary name is always the same, so the next write overwrites a file left by a killed process.
         let temporary = TemporaryPath::new(path.with_extension("tmp"));
         let written = temporary.write(bytes);
         let replaced = written.and_then(|()| temporary.persist(path));
-        replaced.map_err(RecordError::io(path, "write"))
+        replaced.map_err(ScoresError::io(path, "write"))
     }
 }
 
@@ -314,13 +315,14 @@ mod tests {
 
         assert!(matches!(
             RunDir::create(&runs, &ids[1]),
-            Err(RecordError::Exists { .. })
+            Err(ScoresError::Exists { .. })
         ));
 
         for id in ["", ".", "..", "a/b", "/a", "a/"] {
-            assert!(
-                matches!(RunDir::create(&runs, id), Err(RecordError::Id { .. })),
-                "{id:?}"
+            let error = RunDir::create(&runs, id).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("{id:?} is not a valid name for a run: use a single folder name")
             );
         }
     }
@@ -332,7 +334,7 @@ mod tests {
 
         assert!(matches!(
             RunDir::open(run.path()),
-            Err(RecordError::Missing { .. })
+            Err(ScoresError::Missing { .. })
         ));
 
         run.write_config("seed = 1\n").unwrap();

@@ -10,8 +10,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::RecordError;
 use super::log::now;
+use crate::ScoresError;
 
 const MASK: u32 = 0xA282_EAD8;
 const PREFIX: &str = "events.out.tfevents.";
@@ -44,8 +44,8 @@ impl EventWriter {
     /// that it repeats are cut off from earlier files.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if an event file cannot be read or written.
-    pub fn create(folder: &Path, resumed: Option<ResumePoint>) -> Result<Self, RecordError> {
+    /// [`ScoresError::Io`] if an event file cannot be read or written.
+    pub fn create(folder: &Path, resumed: Option<ResumePoint>) -> Result<Self, ScoresError> {
         if let Some(resumed) = resumed {
             // Leave event files of other programs unchanged: `holds` understands only events of this writer.
             own_files(folder)?
@@ -72,23 +72,23 @@ impl EventWriter {
     /// Writes the figures of one step by tag, such as `validation/loss`, as f32.
     ///
     /// # Errors
-    /// [`RecordError::Io`] if the file cannot be written.
-    pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), RecordError> {
+    /// [`ScoresError::Io`] if the file cannot be written.
+    pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), ScoresError> {
         let event = scalars(now(), step, values);
         self.put(&event)
     }
 
-    fn put(&mut self, event: &[u8]) -> Result<(), RecordError> {
+    fn put(&mut self, event: &[u8]) -> Result<(), ScoresError> {
         self.file
             .write_all(&framed(event))
-            .map_err(RecordError::io(&self.path, "write"))
+            .map_err(ScoresError::io(&self.path, "write"))
     }
 }
 
 /// Returns the event files that this writer created, with the seconds in their names. Other programs append a host name
 /// to the file name.
-fn own_files(folder: &Path) -> Result<Vec<(PathBuf, u64)>, RecordError> {
-    let entries = fs::read_dir(folder).map_err(RecordError::io(folder, "list"))?;
+fn own_files(folder: &Path) -> Result<Vec<(PathBuf, u64)>, ScoresError> {
+    let entries = fs::read_dir(folder).map_err(ScoresError::io(folder, "list"))?;
     let mut own = Vec::new();
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
@@ -111,25 +111,25 @@ fn own_seconds(path: &Path) -> Option<u64> {
 
 /// Truncates an event file before the first event that the resumed run repeats, or that a killed run left incomplete.
 /// Steps increase within a file, so no valid event follows.
-fn undo(path: &Path, resumed: ResumePoint) -> Result<(), RecordError> {
+fn undo(path: &Path, resumed: ResumePoint) -> Result<(), ScoresError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .open(path)
-        .map_err(RecordError::io(path, "open"))?;
+        .map_err(ScoresError::io(path, "open"))?;
     let mut reader = BufReader::new(&file);
 
     let mut kept = 0;
-    while let Some(data) = next_event(&mut reader).map_err(RecordError::io(path, "read"))? {
+    while let Some(data) = next_event(&mut reader).map_err(ScoresError::io(path, "read"))? {
         if !holds(&data, resumed) {
             break;
         }
         kept += (HEAD_BYTES + data.len() + TAIL_BYTES) as u64;
     }
 
-    let metadata = file.metadata().map_err(RecordError::io(path, "read"))?;
+    let metadata = file.metadata().map_err(ScoresError::io(path, "read"))?;
     if metadata.len() > kept {
-        file.set_len(kept).map_err(RecordError::io(path, "cut"))?;
+        file.set_len(kept).map_err(ScoresError::io(path, "cut"))?;
     }
     Ok(())
 }
@@ -181,7 +181,7 @@ fn varint(bytes: &[u8]) -> Option<u64> {
 }
 
 /// Creates an event file whose name sorts after all existing ones, even if the clock was set back.
-fn new_file(folder: &Path) -> Result<(File, PathBuf), RecordError> {
+fn new_file(folder: &Path) -> Result<(File, PathBuf), ScoresError> {
     // TensorBoard reads the files of a folder in the order of their names, so the new name must be the last one even if
     // the clock was set back.
     let latest = own_files(folder)?.iter().map(|(_, seconds)| *seconds).max();
@@ -195,11 +195,11 @@ fn new_file(folder: &Path) -> Result<(File, PathBuf), RecordError> {
             made => {
                 return made
                     .map(|file| (file, path.clone()))
-                    .map_err(RecordError::io(&path, "make"));
+                    .map_err(ScoresError::io(&path, "make"));
             }
         }
     }
-    Err(RecordError::Exists {
+    Err(ScoresError::Exists {
         path: folder.to_owned(),
     })
 }

@@ -5,10 +5,8 @@
 //! folder with a checkpoint's name is complete even if the run is killed. The state contains a hash of the tensors, to
 //! detect later damage. Only the last checkpoint states which checkpoint is the best.
 
-mod error;
-
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Display};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -18,14 +16,13 @@ use tch::Tensor;
 use wavemill_schemas::canonical;
 use wavemill_schemas::config::Config;
 use wavemill_schemas::durable::{make_folder, settle_folder, sync_folder};
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_scores::schedule::{EarlyStop, ScheduleState};
 
 use crate::dataset::{Dataset, DatasetTensors, InputSpec};
 use crate::models::Dims;
 use crate::models::init::Origin;
 use crate::safetensors;
-
-pub use error::CheckpointError;
 
 /// Version of the checkpoint format. Increase it when the format changes.
 ///
@@ -254,8 +251,8 @@ impl Checkpoints {
     /// Creates `folder` if necessary. Each save removes all checkpoints except the last `keep` and the best.
     ///
     /// # Errors
-    /// [`CheckpointError::Io`] if the folder cannot be created or synced.
-    pub fn open(folder: PathBuf, keep: usize) -> Result<Self, CheckpointError> {
+    /// The folder cannot be created or synced.
+    pub fn open(folder: PathBuf, keep: usize) -> Result<Self, PlainError> {
         // A process that was killed may have renamed the last checkpoint without making its name durable.
         make_folder(&folder)
             .and_then(|()| settle_folder(&folder))
@@ -270,12 +267,8 @@ impl Checkpoints {
     /// Writes a checkpoint, then removes all checkpoints except the best and the last `keep`.
     ///
     /// # Errors
-    /// [`CheckpointError`] if a file cannot be written or renamed; the previous checkpoints are still complete.
-    pub fn save(
-        &self,
-        state: &State,
-        tensors: &[(String, Tensor)],
-    ) -> Result<PathBuf, CheckpointError> {
+    /// A file cannot be written or renamed; the previous checkpoints are still complete.
+    pub fn save(&self, state: &State, tensors: &[(String, Tensor)]) -> Result<PathBuf, PlainError> {
         let path = self.named(WHOLE, state.step);
         let before = self.named(BEFORE, state.step);
         let part = self.named(PART, state.step);
@@ -306,20 +299,31 @@ impl Checkpoints {
     /// Returns the path of the checkpoint with the highest step.
     ///
     /// # Errors
-    /// [`CheckpointError::None`] if the folder contains no checkpoint.
-    pub fn last(&self) -> Result<PathBuf, CheckpointError> {
+    /// An error of usage if the folder contains no checkpoint.
+    pub fn last(&self) -> Result<PathBuf, PlainError> {
         let last = self.steps()?.last().copied();
-        last.map(|step| self.path_of(step))
-            .ok_or_else(|| CheckpointError::None {
-                path: self.folder.clone(),
-            })
+        last.map(|step| self.path_of(step)).ok_or_else(|| {
+            PlainError::usage(format!(
+                "no checkpoint in {}: was the run stopped before its first one? restart it there with \
+                 --resume-or-start and its original flags",
+                self.folder.display()
+            ))
+        })
+    }
+
+    /// Reports whether the folder contains no checkpoint.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn is_empty(&self) -> Result<bool, PlainError> {
+        Ok(self.steps()?.is_empty())
     }
 
     /// Returns the path of the checkpoint that is best on validation, or of the last one if no epoch has ended.
     ///
     /// # Errors
     /// The errors of [`Self::last`], and those of reading the last checkpoint's state.
-    pub fn best(&self) -> Result<PathBuf, CheckpointError> {
+    pub fn best(&self) -> Result<PathBuf, PlainError> {
         // Only the last state names the current best checkpoint: one named by an older state may have been surpassed.
         let last = self.last()?;
         Ok(read_state(&last)?
@@ -330,8 +334,8 @@ impl Checkpoints {
     /// Reports whether the folder contains a complete checkpoint of `step`.
     ///
     /// # Errors
-    /// [`CheckpointError::Io`] if this cannot be found out.
-    pub fn has(&self, step: u64) -> Result<bool, CheckpointError> {
+    /// An error of the operating system.
+    pub fn has(&self, step: u64) -> Result<bool, PlainError> {
         let path = self.path_of(step);
         path.try_exists().map_err(at(&path))
     }
@@ -351,7 +355,7 @@ impl Checkpoints {
         }
     }
 
-    fn steps(&self) -> Result<Vec<u64>, CheckpointError> {
+    fn steps(&self) -> Result<Vec<u64>, PlainError> {
         let mut steps: Vec<u64> = self
             .names()?
             .iter()
@@ -363,7 +367,7 @@ impl Checkpoints {
         Ok(steps)
     }
 
-    fn names(&self) -> Result<Vec<String>, CheckpointError> {
+    fn names(&self) -> Result<Vec<String>, PlainError> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(at(&self.folder))? {
             let entry = entry.map_err(at(&self.folder))?;
@@ -373,7 +377,7 @@ impl Checkpoints {
     }
 
     /// Removes outdated checkpoints after a checkpoint of `state` has been written.
-    fn prune(&self, state: &State) -> Result<(), CheckpointError> {
+    fn prune(&self, state: &State) -> Result<(), PlainError> {
         // Remove replaced checkpoints first: once a step's newer checkpoint is gone, its older one would count again.
         for name in self.names()? {
             let step = name.strip_prefix(BEFORE).and_then(|step| step.parse().ok());
@@ -418,11 +422,7 @@ fn step_of(name: &str) -> Option<u64> {
 }
 
 /// Writes and syncs both files of a checkpoint: the tensors, then the state, which contains the tensors' hash.
-fn write(
-    folder: &Path,
-    state: &State,
-    tensors: &[(String, Tensor)],
-) -> Result<(), CheckpointError> {
+fn write(folder: &Path, state: &State, tensors: &[(String, Tensor)]) -> Result<(), PlainError> {
     #[derive(Serialize)]
     struct Whole<'a> {
         tensors_blake3: String,
@@ -455,7 +455,7 @@ struct StateHeader {
 }
 
 /// Reads a checkpoint's `state.json`. Returns the file's bytes, and the fields that are parsed before all others.
-fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
+fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), PlainError> {
     let file = path.join(STATE);
     let text = fs::read(&file).map_err(lost(&file))?;
     let head = serde_json::from_slice::<StateHeader>(&text);
@@ -464,16 +464,17 @@ fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
     // A newer format may differ in every other field, and have no checksum that is known here.
     let is_checked = canonical::is_unchanged(&text);
     if head.format_version > FORMAT_VERSION && is_checked != Some(false) {
-        return Err(CheckpointError::Version {
-            path: file,
-            found: head.format_version,
-        });
+        return Err(PlainError::failed(format!(
+            "checkpoint {}: format version {}; this wavemill-train reads up to {FORMAT_VERSION}: use a newer one",
+            file.display(),
+            head.format_version
+        )));
     }
     if is_checked == Some(false) || (is_checked.is_none() && head.format_version >= FIRST_CHECKED) {
-        return Err(damaged(file, "its blake3 is not that of its content"));
+        return Err(damaged(&file, "its blake3 is not that of its content"));
     }
     if head.format_version >= FIRST_WITH_HASH && head.tensors_blake3.is_none() {
-        return Err(damaged(file, "tensors_blake3 is missing"));
+        return Err(damaged(&file, "tensors_blake3 is missing"));
     }
     Ok((text, head))
 }
@@ -481,8 +482,8 @@ fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
 /// Reads a run's state from a checkpoint's `state.json`.
 ///
 /// # Errors
-/// [`CheckpointError`] if the file is missing, damaged or of a newer version.
-pub fn read_state(path: &Path) -> Result<State, CheckpointError> {
+/// The file is missing, damaged or of a newer version.
+pub fn read_state(path: &Path) -> Result<State, PlainError> {
     let (text, _) = read_head(path)?;
     serde_json::from_slice(&text).map_err(no_state(&path.join(STATE)))
 }
@@ -490,8 +491,8 @@ pub fn read_state(path: &Path) -> Result<State, CheckpointError> {
 /// Reads a checkpoint's tensors to the CPU, by name. Verifies the hash of the tensors' file.
 ///
 /// # Errors
-/// [`CheckpointError::Damaged`], and the errors of reading `state.json`.
-pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointError> {
+/// The file is damaged, and the errors of reading `state.json`.
+pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, PlainError> {
     let (_, head) = read_head(path)?;
     let file = path.join(TENSORS);
 
@@ -504,35 +505,37 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointE
         .tensors_blake3
         .is_some_and(|wanted| wanted != hasher.finalize().to_hex().as_str())
     {
-        return Err(damaged(file, "its blake3 is not the one in state.json"));
+        return Err(damaged(&file, "its blake3 is not the one in state.json"));
     }
 
     match Tensor::read_safetensors(&file) {
         Ok(tensors) => Ok(tensors.into_iter().collect()),
-        Err(error) => Err(damaged(file, error.to_string())),
+        Err(error) => Err(damaged(&file, error)),
     }
 }
 
 /// Copies the tensor named `<prefix><name>` into each variable `name`.
 ///
 /// # Errors
-/// [`CheckpointError::Mismatch`], naming the first tensor that is missing or has another shape.
+/// An error that names the first tensor that is missing or has another shape.
 pub(crate) fn copy_into(
     variables: &[(String, Tensor)],
     tensors: &BTreeMap<String, Tensor>,
     prefix: &str,
     path: &Path,
-) -> Result<(), CheckpointError> {
+) -> Result<(), PlainError> {
     tch::no_grad(|| {
         for (name, variable) in variables {
             let found = tensors
                 .get(&format!("{prefix}{name}"))
                 .filter(|t| t.size() == variable.size());
             let Some(found) = found else {
-                return Err(CheckpointError::Mismatch {
-                    path: path.to_owned(),
-                    name: name.clone(),
-                });
+                let message = format!(
+                    "checkpoint {}: {name} is missing or has another shape: the checkpoint belongs to another model or \
+                     configuration",
+                    path.display()
+                );
+                return Err(PlainError::new(Kind::OtherPlan, message));
             };
 
             // `copy_` converts the tensor, which has the same shape, to the variable's kind and device.
@@ -542,34 +545,36 @@ pub(crate) fn copy_into(
     })
 }
 
-fn sync(folder: &Path) -> Result<(), CheckpointError> {
+fn sync(folder: &Path) -> Result<(), PlainError> {
     sync_folder(folder).map_err(at(folder))
 }
 
-fn damaged(path: PathBuf, problem: impl Into<String>) -> CheckpointError {
-    CheckpointError::Damaged {
-        path,
-        problem: problem.into(),
-    }
+/// Creates the error for a file of a checkpoint that is missing or has other contents than were written.
+fn damaged(path: &Path, problem: impl Display) -> PlainError {
+    let message = format!(
+        "checkpoint {}: damaged ({problem}): restore it from a copy, or remove its folder: fit --resume and \
+         --checkpoint last then use the previous one",
+        path.display()
+    );
+    PlainError::new(Kind::Damaged, message)
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
-    let path = path.to_owned();
-    move |source| CheckpointError::Io { path, source }
+/// Returns a function for `map_err` that adds the path of a file or folder to an error of the operating system.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> PlainError {
+    let message = format!("checkpoint {}", path.display());
+    move |error| PlainError::failed(message).caused_by(error)
 }
 
-/// Returns a function for `map_err` that converts a JSON error of the file `path` to [`CheckpointError::Damaged`].
-fn no_state(path: &Path) -> impl FnOnce(serde_json::Error) -> CheckpointError {
-    let path = path.to_owned();
-    move |error| damaged(path, format!("not a state of wavemill-train: {error}"))
+/// Returns a function for `map_err` that converts a JSON error of the file `path` to that of a damaged file.
+fn no_state(path: &Path) -> impl FnOnce(serde_json::Error) -> PlainError {
+    move |error| damaged(path, format_args!("not a state of wavemill-train: {error}"))
 }
 
 /// Returns a function for `map_err` that converts errors like [`at`], but reports a missing file as damage.
-fn lost(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
-    let path = path.to_owned();
-    move |source| match source.kind() {
+fn lost(path: &Path) -> impl FnOnce(io::Error) -> PlainError {
+    move |error| match error.kind() {
         ErrorKind::NotFound => damaged(path, "it is missing"),
-        _ => CheckpointError::Io { path, source },
+        _ => at(path)(error),
     }
 }
 

@@ -11,6 +11,7 @@ use clap::Args;
 use clap::builder::TypedValueParser;
 use tch::Device;
 use wavemill_schemas::config::LayeredConfig;
+use wavemill_schemas::exit::{Classified, Kind};
 use wavemill_schemas::text::{error_line, shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_terminal::display::Display;
@@ -21,10 +22,10 @@ use super::folds::fold_rule;
 use super::like::LikeArgs;
 use super::role::{Role, role};
 use super::run_folder::{self, Changes, RunStart};
-use super::{MachineArgs, interrupt, progress, shared};
+use super::{MachineArgs, exit, interrupt, progress, shared};
 use crate::dataset::{Dataset, StorePlace};
 use crate::models::init;
-use crate::run::{self, FitOutcome, Job, RunError, RunMonitor};
+use crate::run::{self, FitOutcome, Job, RunMonitor};
 use crate::strategy::{self, Collective, Fingerprint, Ranks};
 
 const EXAMPLES: &str = "\
@@ -197,7 +198,7 @@ impl FitCommand {
 
         match ended {
             // Only rank 0 prints the message about the stopped run.
-            Err(error) if group.rank() > 0 && is_stopped(&error) => Ok(super::exit::code(&error)),
+            Err(error) if group.rank() > 0 && is_stopped(&error) => Ok(exit::code(&error)),
             ended => ended,
         }
     }
@@ -347,9 +348,9 @@ fn toml_text(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-/// Reports whether the run ended because a signal requested a stop.
+/// Reports whether a run, or a list of runs, ended because a signal requested a stop.
 pub(crate) fn is_stopped(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(RunError::Stopped { .. }))
+    exit::code(error) == Kind::Interrupted.exit_code()
 }
 
 /// Trains with signal handling and progress output. The first signal requests a stop after the step, the second exits.
@@ -371,7 +372,7 @@ pub(crate) fn monitored(
         || run::fit(job, data, group, &monitor),
     )?;
 
-    if matches!(fitted, Err(RunError::Stopped { .. })) {
+    if matches!(&fitted, Err(error) if error.kind() == Kind::Interrupted) {
         group.finish()?;
     }
     if group.rank() == 0 && OutputArgs::get().verbose && fitted.is_ok() {

@@ -53,8 +53,8 @@ impl FitCommand {
     ///
     /// # Errors
     /// An error of the configuration or the store, before the first run; at the end, an error if a run was killed;
-    /// [`FatalTrial`](super::jobs::FatalTrial) if a run failed, after the others have written a checkpoint; and
-    /// [`SweepInterrupted`](run_list::SweepInterrupted).
+    /// [`TrainError::FatalTrial`](crate::TrainError::FatalTrial) if a run failed, after the others have written a
+    /// checkpoint; and the error of [`run_list::interrupted`].
     pub(super) fn run_all(&self) -> Result<u8> {
         self.check_options()?;
         let Some(store) = &self.store else {

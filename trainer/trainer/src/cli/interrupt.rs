@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use wavemill_schemas::exit::INTERRUPTED;
+use wavemill_schemas::exit::Kind;
 use wavemill_terminal::interrupt::{self, end, exit_now, lock};
 use wavemill_terminal::output;
 
@@ -68,7 +68,7 @@ pub(crate) fn end_with_starter() -> Result<()> {
             // The parent process sends no input, so the end of stdin means that the parent has ended. A read error may
             // mean the same, and ends this process too.
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            exit_now(INTERRUPTED)
+            exit_now(Kind::Interrupted.exit_code())
         })?;
     Ok(())
 }

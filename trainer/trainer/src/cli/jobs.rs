@@ -14,10 +14,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use wavemill_schemas::exit::INTERRUPTED;
+use wavemill_schemas::exit::Kind;
 use wavemill_terminal::interrupt::{self, SIGTERM, exit_now, signal_child};
 use wavemill_terminal::output::stdout;
 
+use crate::TrainError;
+
+/// Exit code of a trial that was stopped by a signal.
+const INTERRUPTED: u8 = Kind::Interrupted.exit_code();
 /// Interval at which the parent checks its child processes, and each child checks its parent.
 const POLL: Duration = Duration::from_millis(50);
 /// Prefix of the line in which a trial asks whether to continue; below, the two possible answers.
@@ -26,16 +30,6 @@ const GO_ON: &str = "go on";
 const END: &str = "end";
 /// Environment variable with the process id of the program that started a trial.
 pub(super) const PARENT: &str = "WAVEMILL_PARENT";
-
-/// A trial failed in a way that ended the whole sweep, for example because the disk is full.
-#[derive(Debug, thiserror::Error)]
-#[error("{trial} ended all runs with exit code {code}: see its output above")]
-pub(crate) struct FatalTrial {
-    /// Name of the failed trial.
-    pub trial: String,
-    /// Exit code of the trial's process; the sweep exits with the same code.
-    pub code: u8,
-}
 
 /// Outcome of a trial's process.
 #[derive(Debug, PartialEq, Eq)]
@@ -114,7 +108,7 @@ impl Drop for Jobs {
 /// number of the first trial whose outcome was not passed.
 ///
 /// # Errors
-/// [`FatalTrial`], after the other trials have been stopped; an error of `told`, or of starting a process.
+/// [`TrainError::FatalTrial`], after the other trials have been stopped; an error of `told`, or of starting a process.
 pub(crate) fn run(
     plan: &JobPlan<'_>,
     judge: &mut dyn Judge,
@@ -148,7 +142,7 @@ pub(crate) fn run(
                 Err(INTERRUPTED) if stopped || fatal.is_some() => {}
                 Err(code) => {
                     let trial = plan.names[trial].clone();
-                    fatal.get_or_insert(FatalTrial { trial, code });
+                    fatal.get_or_insert(TrainError::FatalTrial { trial, code });
                     jobs.signal(SIGTERM);
                 }
             }
@@ -364,6 +358,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::cli::exit;
 
     fn keys(keys: &[&str]) -> Vec<String> {
         keys.iter().map(|&key| key.to_owned()).collect()
@@ -537,8 +532,11 @@ mod tests {
         })
         .expect_err("it ended all");
 
-        let ended: &FatalTrial = error.downcast_ref().expect("such an error");
-        assert_eq!((&*ended.trial, ended.code), ("b", 5));
+        assert_eq!(exit::code(&error), 5);
+        assert_eq!(
+            error.to_string(),
+            "b ended all runs with exit code 5: see its output above"
+        );
         assert!(
             start.elapsed() < Duration::from_secs(30),
             "{:?}",

@@ -26,6 +26,7 @@ use anyhow::{Result, bail};
 use clap::{Args, CommandFactory, Parser};
 use tch::Device;
 use wavemill_schemas::config::Config;
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_terminal::command::{self, Subcommand, subcommand, with_subcommands};
@@ -328,7 +329,12 @@ impl MachineArgs {
         match damaged.len() {
             0 => Ok(store.without_shard_checks()),
             _ if config.data.skip_damaged => Ok(store),
-            files => bail!(exit::DamagedFiles { files }),
+            files => bail!(PlainError::new(
+                Kind::Damaged,
+                format!(
+                    "{files} damaged files: restore them from a copy, extract again, or skip them with --skip-damaged"
+                )
+            )),
         }
     }
 }

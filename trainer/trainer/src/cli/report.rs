@@ -112,7 +112,7 @@ impl ReportCommand {
     /// Writes the HTML page, and the SVG files of its charts if requested.
     ///
     /// # Errors
-    /// [`UsageError`] if an output path cannot be used, and the `ReportError`s of reading the runs.
+    /// [`UsageError`] if an output path cannot be used, and the errors of reading the runs.
     pub(crate) fn run(&self) -> Result<u8> {
         ffi::keep_signals_away();
         let start = Instant::now();

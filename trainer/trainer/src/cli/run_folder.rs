@@ -12,7 +12,7 @@ use wavemill_scores::records::{Log, RunDir, run_stem};
 use wavemill_terminal::exit::UsageError;
 
 use super::input;
-use crate::checkpoint::{self, CheckpointError, Checkpoints};
+use crate::checkpoint::{self, Checkpoints};
 use crate::dataset::Dataset;
 use crate::strategy::Collective;
 
@@ -172,11 +172,7 @@ fn has_checkpoint(folder: &Path) -> Result<bool> {
     if !exists {
         return Ok(false);
     }
-    match Checkpoints::open(checkpoints, 1)?.last() {
-        Ok(_) => Ok(true),
-        Err(CheckpointError::None { .. }) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
+    Ok(!Checkpoints::open(checkpoints, 1)?.is_empty()?)
 }
 
 /// Lists the keys whose values differ between two configurations, with both values; `None` if all are equal.

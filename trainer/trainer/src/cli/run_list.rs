@@ -1,28 +1,18 @@
 //! Lists of runs that one command trains, each in a process of its own: the trials of a sweep, or folds and seeds.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 use wavemill_schemas::config::Config;
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::version_name::VersionName;
 
 use super::MachineArgs;
 use super::jobs::{self, JobPlan, Judge, Outcome};
-
-/// Error for a list of runs that was stopped by SIGINT or SIGTERM.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "stopped in {trial}; run the same command to continue: completed ones are reused from {}",
-    runs.display()
-)]
-pub(crate) struct SweepInterrupted {
-    pub trial: String,
-    pub runs: PathBuf,
-}
 
 /// A run before its training begins.
 pub(super) struct PlannedRun {
@@ -54,7 +44,7 @@ impl RunList<'_> {
     /// those of all runs; `ended` receives the outcomes in the order of the list.
     ///
     /// # Errors
-    /// [`SweepInterrupted`], [`jobs::FatalTrial`], or an error of `ended`.
+    /// The error of [`interrupted`], [`TrainError::FatalTrial`](crate::TrainError::FatalTrial), or an error of `ended`.
     pub(super) fn train(
         &self,
         subcommand: &str,
@@ -87,13 +77,21 @@ impl RunList<'_> {
             },
         };
         match jobs::run(&plan, judge, ended)? {
-            Some(index) => bail!(SweepInterrupted {
-                trial: names[index].clone(),
-                runs: self.runs.to_owned()
-            }),
+            Some(index) => bail!(interrupted(&names[index], self.runs)),
             None => Ok(()),
         }
     }
+}
+
+/// Returns the error for a list of runs that was stopped by SIGINT or SIGTERM.
+pub(super) fn interrupted(trial: &str, runs: &Path) -> PlainError {
+    PlainError::new(
+        Kind::Interrupted,
+        format!(
+            "stopped in {trial}; run the same command to continue: completed ones are reused from {}",
+            runs.display()
+        ),
+    )
 }
 
 /// Writes a temporary copy of a description that the processes of runs read: the files of the user may change meanwhile.

@@ -13,7 +13,7 @@ use clap::Args;
 use tch::Device;
 use wavemill_schemas::canonical;
 use wavemill_schemas::config::{Config, Data, Loss, Metric};
-use wavemill_schemas::exit::NO_SPACE;
+use wavemill_schemas::exit::Kind;
 use wavemill_schemas::settings;
 use wavemill_schemas::text::{error_line, shown};
 use wavemill_schemas::version_name::VersionName;
@@ -26,13 +26,13 @@ use super::exit;
 use super::fit::{is_stopped, monitored};
 use super::like::LikeArgs;
 use super::run_folder::{new_folder, path_of_rank_0};
-use super::run_list::{PlannedRun, RunList, SweepInterrupted, toml_file};
+use super::run_list::{PlannedRun, RunList, interrupted, toml_file};
 use super::{MachineArgs, fit, interrupt, jobs};
+use crate::TrainError;
 use crate::dataset::{Dataset, Needs, StorePlace};
 use crate::ffi;
-use crate::learner::LearnError;
 use crate::models::{ModelError, init, registry};
-use crate::run::{self, Job, KeepGoing, RunError};
+use crate::run::{self, Job, KeepGoing};
 use crate::strategy::{Collective, Ranks};
 use trial::Trial;
 
@@ -156,7 +156,7 @@ impl SweepCommand {
     /// Runs all trials, one after another or up to `--jobs` at once.
     ///
     /// # Errors
-    /// An unknown key or model, before the first trial; [`SweepInterrupted`]; at the end, an error if any trial failed.
+    /// An unknown key or model, before the first trial; the error of [`interrupted`]; at the end, an error if any trial failed.
     pub(crate) fn run(&self) -> Result<u8> {
         interrupt::end_with_starter()?;
         if self.trial.is_some() {
@@ -318,7 +318,7 @@ impl SweepCommand {
         let trials = match in_turn.trials(&plan.trials) {
             Ok(trials) => trials,
             // The interruption is reported by rank 0 or by the parent process.
-            Err(error) if error.is::<SweepInterrupted>() && !speaks => {
+            Err(error) if is_stopped(&error) && !speaks => {
                 return Ok(exit::code(&error));
             }
             Err(error) => {
@@ -426,15 +426,14 @@ impl InTurn<'_> {
     /// Trains a trial. Its result contains an error after which the sweep continues.
     ///
     /// # Errors
-    /// [`SweepInterrupted`], or an error that ends the sweep.
+    /// The error of [`interrupted`], or an error that ends the sweep.
     fn trial(&mut self, index: usize, plan: &PlannedRun) -> Result<Trial> {
         let mut run = PathBuf::new();
         let (values, epochs, error) = match self.train(index, &plan.config, &mut run) {
             Ok((values, epochs)) => (values, epochs, None),
-            Err(error) if is_stopped(&error) => bail!(SweepInterrupted {
-                trial: plan.name.clone(),
-                runs: self.command.runs.clone()
-            }),
+            Err(error) if is_stopped(&error) => {
+                bail!(interrupted(&plan.name, &self.command.runs))
+            }
             Err(error) if goes_on(&error, self.group) => {
                 (Vec::new(), 0, Some(error_line(error.as_ref())))
             }
@@ -584,11 +583,11 @@ fn check_trial(
 fn goes_on(error: &Error, group: &dyn Collective) -> bool {
     // Errors caused by a diverged loss or by the model occur on every rank, except errors of libtorch's settings.
     let is_on_all_ranks = match error.downcast_ref() {
-        Some(RunError::Learn(LearnError::Model(error))) => !matches!(error, ModelError::Ffi(_)),
-        Some(RunError::Learn(LearnError::Diverged { .. })) => true,
+        Some(TrainError::Model(error)) => !matches!(error, ModelError::Ffi(_)),
+        Some(TrainError::Diverged { .. }) => true,
         _ => false,
     };
-    exit::code(error) != NO_SPACE && (group.world_size() == 1 || is_on_all_ranks)
+    exit::code(error) != Kind::NoSpace.exit_code() && (group.world_size() == 1 || is_on_all_ranks)
 }
 
 /// Returns the trial with the best value; of equal values, the first trial.

@@ -19,6 +19,7 @@ mod tests;
 
 use tch::kind::Element;
 use tch::{Device, Kind, TchError, Tensor};
+use wavemill_schemas::exit::PlainError;
 
 pub use batch::BatchTensors;
 pub use spec::SpecTensors;
@@ -118,5 +119,5 @@ fn matrix<T: Element>(
 
 /// Converts an error of libtorch to an error of wavemill-loader.
 fn refused(error: TchError) -> DatasetError {
-    DatasetError::caused_by(error, "libtorch")
+    PlainError::failed("libtorch").caused_by(error).into()
 }

@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 use wavemill_loader::Form;
+use wavemill_schemas::exit::PlainError;
 
 use super::{DatasetError, InputSpec, form, refused};
 use crate::ffi::HostBuffer;
@@ -43,7 +44,7 @@ impl SpecTensors for InputSpec {
         let slots = memory.bytes_mut().chunks_exact_mut(form.row_bytes());
         for (row, (value, slot)) in rows.iter().zip(slots).enumerate() {
             let frames = form.fill(value, slot).map_err(|problem| {
-                DatasetError::other(format!(
+                PlainError::failed(format!(
                     "column {}, row {row}: {problem}",
                     self.feature.name
                 ))

@@ -4,20 +4,19 @@
 //! Rows are written while they are computed, in the manifest's order, regardless of the number of ranks. A file gets
 //! its final name only when it is complete.
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use arrow::error::ArrowError;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use tch::{Device, Kind, TchError, Tensor};
 use wavemill_evaluation::report::METADATA_KEY;
-use wavemill_scores::map::{MapError, MapSettings, STEPS, map, perplexity_for, rows_on_map};
+use wavemill_schemas::exit::PlainError;
+use wavemill_scores::map::{MapSettings, STEPS, map, perplexity_for, rows_on_map};
 
-use super::EvaluateError;
 use crate::dataset::{Batch, Dataset, Side};
+use crate::error::{TrainError, cannot_write};
 use crate::ffi;
 use crate::learner::ModelOutput;
 use crate::part_file::PartFile;
@@ -35,25 +34,6 @@ pub(crate) use columns::RowFileMetadata;
 const ROW_GROUP_BYTES: usize = 16 << 20;
 /// Name prefix of an incomplete row file. `wavemill experiment run` removes incomplete files of killed processes.
 const PREFIX: &str = ".rows-";
-
-/// Error when writing a row file.
-#[derive(Debug, thiserror::Error)]
-pub enum RowsFileError {
-    #[error("cannot write {path}")]
-    Write {
-        path: PathBuf,
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// The columns of a row file do not form a valid table.
-    #[error("cannot encode the predictions as rows")]
-    Arrow(#[from] ArrowError),
-    /// The rows that another rank sent cannot be decoded.
-    #[error("another rank's rows cannot be read: do all ranks run the same wavemill-train?")]
-    Bytes,
-    /// The positions on the map of the vectors cannot be computed.
-    #[error("cannot compute a map of the vectors")]
-    Map(#[from] MapError),
-}
 
 /// Paths of the row files to write; `None` for files that were not requested.
 #[derive(Clone, Debug, Default)]
@@ -107,14 +87,14 @@ impl RowFiles {
     /// `append`.
     ///
     /// # Errors
-    /// [`RowsFileError`] if a file cannot be created, for example because its folder does not exist or is not writable.
+    /// A file cannot be created, for example because its folder does not exist or is not writable.
     pub(crate) fn create(
         paths: &RowFilePaths,
         about: &RowFileMetadata,
         data: &Dataset,
         side: Side,
         rank: usize,
-    ) -> Result<Self, RowsFileError> {
+    ) -> Result<Self, PlainError> {
         let mut files = Self {
             has_vectors: paths.embeddings.is_some() || paths.map.is_some(),
             predictions: None,
@@ -145,7 +125,7 @@ impl RowFiles {
         ranks: &dyn Collective,
         batch: &Batch,
         answers: Option<&ModelOutput>,
-    ) -> Result<(), EvaluateError> {
+    ) -> Result<(), TrainError> {
         let own = RankRows::from_batch(batch, answers, self.has_vectors)?;
         let mut parts = Vec::new();
         if ranks.world_size() == 1 {
@@ -181,7 +161,7 @@ impl RowFiles {
         self,
         data: &Dataset,
         progress: &mut (dyn FnMut(usize) + Send),
-    ) -> Result<(), RowsFileError> {
+    ) -> Result<(), PlainError> {
         for file in [self.predictions, self.embeddings].into_iter().flatten() {
             file.finish()?;
         }
@@ -199,7 +179,7 @@ impl MapFile {
         settings: MapSettings,
         about: &RowFileMetadata,
         rows: &[u32],
-    ) -> Result<Self, RowsFileError> {
+    ) -> Result<Self, PlainError> {
         // Report a path that is not writable before the map is computed.
         let _ = temporary_for(path)?;
 
@@ -224,7 +204,7 @@ impl MapFile {
         self,
         data: &Dataset,
         progress: &mut (dyn FnMut(usize) + Send),
-    ) -> Result<(), RowsFileError> {
+    ) -> Result<(), PlainError> {
         let mut rows = self.rows;
         rows.places = places(&rows, &self.settings, progress)?;
 
@@ -248,7 +228,7 @@ fn places(
     rows: &RankRows,
     settings: &MapSettings,
     progress: &mut (dyn FnMut(usize) + Send),
-) -> Result<Vec<Option<[f32; 2]>>, RowsFileError> {
+) -> Result<Vec<Option<[f32; 2]>>, PlainError> {
     let width = rows.width().max(1);
     let mut finite = Vec::with_capacity(rows.vectors.len());
     let mut has_place = Vec::with_capacity(rows.rows.len());
@@ -260,7 +240,10 @@ fn places(
         }
     }
 
-    let mut found = map(&finite, width, settings, progress)?.places.into_iter();
+    let found = map(&finite, width, settings, progress).map_err(|error| {
+        PlainError::failed("cannot compute a map of the vectors").caused_by(error)
+    })?;
+    let mut found = found.places.into_iter();
     let places = has_place.into_iter();
     Ok(places
         .map(|has| if has { found.next() } else { None })
@@ -273,7 +256,7 @@ impl RowsFile {
         content: Content,
         data: &Dataset,
         about: &RowFileMetadata,
-    ) -> Result<Self, RowsFileError> {
+    ) -> Result<Self, PlainError> {
         let layout = Layout::new(content, about);
         let temporary = temporary_for(path)?;
         let level = ZstdLevel::try_new(1).unwrap_or_default();
@@ -286,7 +269,7 @@ impl RowsFile {
             )]))
             .build();
         let writer = ArrowWriter::try_new(temporary, layout.schema(data)?, Some(properties))
-            .map_err(write_error(path))?;
+            .map_err(cannot_write(path))?;
 
         Ok(Self {
             path: path.to_owned(),
@@ -295,32 +278,21 @@ impl RowsFile {
         })
     }
 
-    fn append(&mut self, data: &Dataset, rows: &RankRows) -> Result<(), RowsFileError> {
+    fn append(&mut self, data: &Dataset, rows: &RankRows) -> Result<(), PlainError> {
         let batch = self.layout.batch(data, rows)?;
-        self.writer.write(&batch).map_err(write_error(&self.path))
+        self.writer.write(&batch).map_err(cannot_write(&self.path))
     }
 
-    fn finish(self) -> Result<(), RowsFileError> {
+    fn finish(self) -> Result<(), PlainError> {
         let Self { path, writer, .. } = self;
-        let temporary = writer.into_inner().map_err(write_error(&path))?;
-        temporary.finish(&path).map_err(write_error(&path))
+        let temporary = writer.into_inner().map_err(cannot_write(&path))?;
+        temporary.finish(&path).map_err(cannot_write(&path))
     }
 }
 
 /// Creates a temporary file in the folder of `path`, to be renamed to `path`.
-fn temporary_for(path: &Path) -> Result<PartFile, RowsFileError> {
-    PartFile::beside(path, PREFIX).map_err(write_error(path))
-}
-
-/// Returns a function for `map_err` that adds the path of the row file.
-fn write_error<E: Into<Box<dyn Error + Send + Sync>>>(
-    path: &Path,
-) -> impl FnOnce(E) -> RowsFileError {
-    let path = path.to_owned();
-    move |error| RowsFileError::Write {
-        path,
-        source: error.into(),
-    }
+fn temporary_for(path: &Path) -> Result<PartFile, PlainError> {
+    PartFile::beside(path, PREFIX).map_err(cannot_write(path))
 }
 
 /// Returns the first `rows` rows of a tensor `[n, …]` as f32, row-major.

@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tch::{CModule, Device, Kind, TchError, Tensor};
+use tch::{CModule, Device, Kind, Tensor};
 use tempfile::TempDir;
+use wavemill_schemas::config;
+use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::settings;
-use wavemill_schemas::{config, exit};
 
 use crate::dataset::InputSpec;
-use crate::learner::LearnError;
+use crate::error::{TrainError, cannot_write};
 use crate::models::init::Origin;
 use crate::models::registry;
 use crate::models::{Dims, Inputs, ModelError};
@@ -30,35 +31,6 @@ use wavemill_schemas::durable::{TemporaryPath, folder_of, if_there};
 pub(crate) const FORMAT_VERSION: u32 = 1;
 /// Key in a safetensors file's metadata under which the JSON of [`ModelCard`] is stored.
 pub(crate) const METADATA_KEY: &str = "wavemill";
-
-/// Error of exporting a model.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ExportError {
-    #[error("cannot write {path}")]
-    Io { path: PathBuf, source: io::Error },
-    #[error("{path} is not a valid recipe: `fit` writes the recipe of the store to this file")]
-    Recipe {
-        path: PathBuf,
-        source: toml::de::Error,
-    },
-    #[error(transparent)]
-    Learn(#[from] LearnError),
-    #[error("libtorch: {0}")]
-    Tch(#[from] TchError),
-    /// The description of the model cannot be represented as JSON.
-    #[error("cannot describe the model")]
-    Json(#[from] serde_json::Error),
-}
-
-impl ExportError {
-    /// Returns the exit code of a command that ends with this error.
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Learn(error) => error.exit_code(),
-            Self::Io { .. } | Self::Recipe { .. } | Self::Tch(_) | Self::Json(_) => exit::FAILED,
-        }
-    }
-}
 
 /// An argument of the exported model's forward pass.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,12 +92,15 @@ impl ModelCard {
     /// Creates the description of a trained model, including the recipe in the file `recipe`.
     ///
     /// # Errors
-    /// [`ExportError::Io`] or [`ExportError::Recipe`] if the recipe cannot be read or parsed.
-    pub(crate) fn new(trained: &TrainedModel, recipe: &Path) -> Result<Self, ExportError> {
-        let text = settings::read(recipe).map_err(at(recipe))?;
-        let recipe: Value = toml::from_str(&text).map_err(|source| ExportError::Recipe {
-            path: recipe.to_owned(),
-            source,
+    /// [`TrainError::Other`] if the recipe cannot be read or parsed.
+    pub(crate) fn new(trained: &TrainedModel, recipe: &Path) -> Result<Self, TrainError> {
+        let text = settings::read(recipe).map_err(cannot_write(recipe))?;
+        let recipe: Value = toml::from_str(&text).map_err(|error| {
+            PlainError::failed(format!(
+                "{} is not a valid recipe: `fit` writes the recipe of the store to this file",
+                recipe.display()
+            ))
+            .caused_by(error)
         })?;
 
         // Keep only the names of weight files: an exported description must not contain folders of this machine.
@@ -181,64 +156,60 @@ fn file_name(path: &Path) -> PathBuf {
 /// Writes a model's weights and buffers, named as `fit --init` expects, to a safetensors file with `card` as metadata.
 ///
 /// # Errors
-/// [`ExportError::Io`] if the file cannot be written; `out` is then unchanged.
+/// [`TrainError::Other`] if the file cannot be written; `out` is then unchanged.
 pub(crate) fn write_safetensors(
     trained: &TrainedModel,
     card: &ModelCard,
     out: &Path,
-) -> Result<(), ExportError> {
+) -> Result<(), TrainError> {
     let metadata = [
         ("format", "pt".to_owned()),
-        (METADATA_KEY, serde_json::to_string(card)?),
+        (METADATA_KEY, serde_json::to_string(card).map_err(no_json)?),
     ];
     let part = Part::write(out, |file| {
         safetensors::write(file, &trained.variables(), &metadata)
             .map(drop)
-            .map_err(at(out))
+            .map_err(cannot_write(out))
     })?;
-    part.finish(out)
+    Ok(part.finish(out)?)
 }
 
 /// Writes the model as TorchScript, traced on one row of zeros on the CPU, and `card` to a file with the same name plus
 /// `.json`. The exported model accepts any number of rows. The weights are constants in its graph.
 ///
 /// # Errors
-/// [`ExportError`] if tracing or writing fails; `out` is then unchanged.
+/// [`TrainError`] if tracing or writing fails; `out` is then unchanged.
 pub(crate) fn write_torchscript(
     trained: &TrainedModel,
     card: &ModelCard,
     out: &Path,
-) -> Result<PathBuf, ExportError> {
+) -> Result<PathBuf, TrainError> {
     let module = trace(trained)?;
     let mut beside = out.as_os_str().to_owned();
     beside.push(".json");
     let beside = PathBuf::from(beside);
-    let text = serde_json::to_string_pretty(card)? + "\n";
+    let text = serde_json::to_string_pretty(card).map_err(no_json)? + "\n";
 
-    let description = Part::write(&beside, |file| fs::write(file, &text).map_err(at(&beside)))?;
+    let write = |file: &Path| fs::write(file, &text).map_err(cannot_write(&beside));
+    let description = Part::write(&beside, write)?;
     // libtorch's error does not name the file of the user.
-    let model = Part::write(out, |file| {
-        let saved = module.save(file);
-        saved.map_err(|error| at(out)(io::Error::other(error)))
-    })?;
+    let model = Part::write(out, |file| module.save(file).map_err(cannot_write(out)))?;
 
     // A model never exists without its description, nor with that of another model.
-    if_there(fs::remove_file(out)).map_err(at(out))?;
+    if_there(fs::remove_file(out)).map_err(cannot_write(out))?;
     description.finish(&beside)?;
     model.finish(out)?;
     Ok(beside)
 }
 
-fn arguments(trained: &TrainedModel) -> Result<Vec<Argument>, ExportError> {
+fn arguments(trained: &TrainedModel) -> Result<Vec<Argument>, ModelError> {
     let dims = &trained.state.dims;
     let dtype = if trained.forward.kind == Kind::Double {
         "f64"
     } else {
         "f32"
     };
-    let needs = registry::find(&trained.state.config.model.name)
-        .map_err(LearnError::from)?
-        .needs;
+    let needs = registry::find(&trained.state.config.model.name)?.needs;
 
     let mut arguments = Vec::new();
     if needs.spectrogram() {
@@ -298,7 +269,7 @@ fn forward(
     })
 }
 
-fn trace(trained: &TrainedModel) -> Result<CModule, ExportError> {
+fn trace(trained: &TrainedModel) -> Result<CModule, TrainError> {
     let arguments = arguments(trained)?;
     // Trace with one row: the recorded operations do not depend on the number of rows.
     let mut given = Vec::new();
@@ -340,23 +311,23 @@ impl Part {
     /// Calls `write` with a path in a temporary folder next to `out`, and syncs the file.
     fn write(
         out: &Path,
-        write: impl FnOnce(&Path) -> Result<(), ExportError>,
-    ) -> Result<Self, ExportError> {
+        write: impl FnOnce(&Path) -> Result<(), PlainError>,
+    ) -> Result<Self, PlainError> {
         let name = out
             .file_name()
-            .ok_or_else(|| at(out)(io::ErrorKind::InvalidFilename.into()))?;
+            .ok_or_else(|| cannot_write(out)(io::Error::from(io::ErrorKind::InvalidFilename)))?;
 
         // TorchScript stores the file's name in the file, so the temporary file already has the final name.
         let folder = tempfile::Builder::new()
             .prefix(".export-")
             .tempdir_in(folder_of(out));
         // Only the kind of the error is reported, because its message contains the name of the temporary folder.
-        let folder = folder.map_err(|error| at(out)(error.kind().into()))?;
+        let folder = folder.map_err(|error| cannot_write(out)(io::Error::from(error.kind())))?;
         let file = folder.path().join(name);
         write(&file)?;
         File::open(&file)
             .and_then(|file| file.sync_all())
-            .map_err(at(out))?;
+            .map_err(cannot_write(out))?;
         Ok(Self {
             folder,
             file: TemporaryPath::new(file),
@@ -364,20 +335,14 @@ impl Part {
     }
 
     /// Moves the file to `out`, where it survives a power failure.
-    fn finish(self, out: &Path) -> Result<(), ExportError> {
-        self.file.persist(out).map_err(at(out))?;
+    fn finish(self, out: &Path) -> Result<(), PlainError> {
+        self.file.persist(out).map_err(cannot_write(out))?;
         drop(self.folder);
         Ok(())
     }
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
-    let path = path.to_owned();
-    move |source| ExportError::Io { path, source }
-}
-
-impl From<ModelError> for ExportError {
-    fn from(error: ModelError) -> Self {
-        Self::Learn(error.into())
-    }
+/// Creates the error for a description of a model that cannot be represented as JSON.
+fn no_json(error: serde_json::Error) -> PlainError {
+    PlainError::failed("cannot describe the model").caused_by(error)
 }

@@ -11,15 +11,20 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use tch::{Device, Tensor};
 
 pub(crate) use host::{HostBuffer, on, send, slice_mut};
-pub(crate) use nccl::{
-    Communicator, NcclError, NcclRank, gpu_uuid, nccl_id, nccl_version, version_text,
-};
+pub(crate) use nccl::{Communicator, NcclRank, gpu_uuid, nccl_id, nccl_version, version_text};
 
-/// An error reported by libtorch, with its message.
+/// An error of the libraries that this module calls.
 #[derive(Debug, thiserror::Error)]
-#[error("libtorch: {message}")]
-pub struct TorchError {
-    message: String,
+pub enum FfiError {
+    /// libtorch reported an error with this message.
+    #[error("libtorch: {0}")]
+    Torch(String),
+    /// NCCL or CUDA is missing or too old, one of their calls failed, or the communicator was shut down before.
+    #[error("{0}")]
+    Nccl(String),
+    /// The tensor is of a kind or on a device that the communicator cannot sum.
+    #[error("NCCL sums contiguous f32 and f64 on {device:?} only, not {found}")]
+    Tensor { device: Device, found: String },
 }
 
 #[repr(C)]
@@ -64,7 +69,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-fn checked(call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), TorchError> {
+fn checked(call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), FfiError> {
     let mut message = [0_u8; 512];
     if call(message.as_mut_ptr().cast(), message.len()) == 0 {
         return Ok(());
@@ -72,13 +77,12 @@ fn checked(call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), TorchEr
     let text = CStr::from_bytes_until_nul(&message)
         .map(|m| m.to_string_lossy().into_owned())
         .unwrap_or_default();
-    Err(TorchError {
-        message: text.lines().next().unwrap_or("no message").to_owned(),
-    })
+    let line = text.lines().next().unwrap_or("no message");
+    Err(FfiError::Torch(line.to_owned()))
 }
 
 /// Restricts libtorch to deterministic algorithms. An operation that has none then fails.
-pub(crate) fn set_deterministic(on: bool) -> Result<(), TorchError> {
+pub(crate) fn set_deterministic(on: bool) -> Result<(), FfiError> {
     // SAFETY: the error buffer is valid for `size` bytes; the shim does not keep the pointer.
     checked(|message, size| unsafe { wavemill_set_deterministic(on, message, size) })
 }
@@ -100,13 +104,13 @@ pub(crate) fn keep_signals_away() {
 }
 
 /// Enables or disables TF32 in matrix products and convolutions on CUDA. If TF32 is disabled, they use f32.
-pub(crate) fn set_tf32(on: bool) -> Result<(), TorchError> {
+pub(crate) fn set_tf32(on: bool) -> Result<(), FfiError> {
     // SAFETY: the error buffer is valid for `size` bytes; the shim does not keep the pointer.
     checked(|message, size| unsafe { wavemill_set_tf32(on, message, size) })
 }
 
 /// Enables or disables autocast to bf16 on `device` for this thread.
-pub(crate) fn set_autocast_bf16(device: Device, on: bool) -> Result<(), TorchError> {
+pub(crate) fn set_autocast_bf16(device: Device, on: bool) -> Result<(), FfiError> {
     let is_cuda = device.is_cuda();
     let own_loops = !is_cuda && !onednn_has_bf16();
     // SAFETY: the error buffer is valid for `size` bytes; the shim does not keep the pointer.
@@ -162,8 +166,8 @@ unsafe extern "C" fn sum_in_place(group: *const c_void, tensor: *mut AtTensor) -
 /// Sums `tensor` over the ranks. Differentiable: the backward pass sums the gradient over the ranks as well.
 ///
 /// # Errors
-/// [`TorchError`] if the sum over the ranks fails.
-pub(crate) fn sum_over_ranks(tensor: &Tensor, group: &'static Group) -> Result<Tensor, TorchError> {
+/// [`FfiError::Torch`] if the sum over the ranks fails.
+pub(crate) fn sum_over_ranks(tensor: &Tensor, group: &'static Group) -> Result<Tensor, FfiError> {
     let mut out = std::ptr::null_mut();
     let group: *const Group = group;
     checked(|message, size| {

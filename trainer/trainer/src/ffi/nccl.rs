@@ -13,35 +13,13 @@ use cudarc::driver::sys as cuda;
 use cudarc::nccl::sys as nccl;
 use tch::{Device, Kind, Tensor};
 
+use super::FfiError;
 use super::nccl_library::{Nccl, nccl as library};
 
 /// Minimum version of NCCL: 2.13, the first version with all functions that this file uses.
-pub(super) const VERSION_MIN: c_int = 21_300;
+const VERSION_MIN: c_int = 21_300;
 /// Length in bytes of the communicator id returned by [`nccl_id`].
 const ID_BYTES: usize = 128;
-
-/// An error of CUDA or NCCL.
-#[derive(Debug, thiserror::Error)]
-pub enum NcclError {
-    #[error("NCCL {} is older than {}", version_text(*.found), version_text(VERSION_MIN))]
-    Old {
-        /// Installed version, as returned by `ncclGetVersion`.
-        found: i32,
-    },
-    /// A library or one of its functions is missing, or a call of NCCL or CUDA failed.
-    #[error("{0}")]
-    Failed(String),
-    /// The tensor is of a kind or on a device that the communicator cannot sum.
-    #[error("NCCL sums contiguous f32 and f64 on {device:?} only, not {found}")]
-    Tensor {
-        /// Device of the communicator's GPU.
-        device: Device,
-        found: String,
-    },
-    /// The communicator was used after [`Communicator::end`].
-    #[error("NCCL was already shut down on this rank")]
-    Ended,
-}
 
 /// Formats a version number of NCCL, such as 22809, as 2.28.9.
 pub(crate) fn version_text(version: i32) -> String {
@@ -53,15 +31,26 @@ pub(crate) fn version_text(version: i32) -> String {
     )
 }
 
-fn check_cuda(call: &str, result: cuda::CUresult) -> Result<(), NcclError> {
+/// Returns an error if NCCL of this version is too old.
+pub(super) fn check_version(found: c_int) -> Result<(), FfiError> {
+    if found >= VERSION_MIN {
+        return Ok(());
+    }
+    let [found, least] = [found, VERSION_MIN].map(version_text);
+    Err(FfiError::Nccl(format!(
+        "NCCL {found} is older than {least}"
+    )))
+}
+
+fn check_cuda(call: &str, result: cuda::CUresult) -> Result<(), FfiError> {
     match result {
         cuda::CUresult::CUDA_SUCCESS => Ok(()),
-        error => Err(NcclError::Failed(format!("CUDA's {call}: {error:?}"))),
+        error => Err(FfiError::Nccl(format!("CUDA's {call}: {error:?}"))),
     }
 }
 
 /// Converts the result code of an NCCL call to a `Result`. After an error, queries NCCL for details.
-fn check(call: &str, result: nccl::ncclResult_t) -> Result<(), NcclError> {
+fn check(call: &str, result: nccl::ncclResult_t) -> Result<(), FfiError> {
     use nccl::ncclResult_t::{ncclInProgress, ncclSuccess};
     if matches!(result, ncclSuccess | ncclInProgress) {
         return Ok(());
@@ -81,7 +70,7 @@ fn check(call: &str, result: nccl::ncclResult_t) -> Result<(), NcclError> {
         Err(_) => String::new(),
     };
     let message = explain(result, &log);
-    Err(NcclError::Failed(format!("NCCL's {call}: {message}")))
+    Err(FfiError::Nccl(format!("NCCL's {call}: {message}")))
 }
 
 /// Describes an error of NCCL, with the last line that NCCL logged, if any.
@@ -102,25 +91,25 @@ fn explain(result: nccl::ncclResult_t, log: &str) -> String {
     }
 }
 
-fn need_cuda() -> Result<(), NcclError> {
+fn need_cuda() -> Result<(), FfiError> {
     // SAFETY: opens and closes libraries with the driver's names, whose initialisers make no callbacks.
     match unsafe { cuda::is_culib_present() } {
         true => Ok(()),
-        false => Err(NcclError::Failed("libcuda.so was not found".to_owned())),
+        false => Err(FfiError::Nccl("libcuda.so was not found".to_owned())),
     }
 }
 
 /// Returns the version of the installed NCCL, as returned by `ncclGetVersion`: 22809 is 2.28.9.
 ///
 /// # Errors
-/// [`NcclError::Failed`] if NCCL or libcuda is missing; [`NcclError::Old`] if NCCL is too old.
-pub(crate) fn nccl_version() -> Result<i32, NcclError> {
+/// [`FfiError::Nccl`] if NCCL or libcuda is missing, or if NCCL is too old.
+pub(crate) fn nccl_version() -> Result<i32, FfiError> {
     need_cuda()?;
     library().map(|nccl| nccl.version)
 }
 
 /// Creates the id of a communicator: one rank creates it, and all ranks pass it to [`Communicator::join`].
-pub(crate) fn nccl_id() -> Result<Vec<u8>, NcclError> {
+pub(crate) fn nccl_id() -> Result<Vec<u8>, FfiError> {
     need_cuda()?;
     let calls = library()?;
     let mut id = nccl::ncclUniqueId {
@@ -137,7 +126,7 @@ pub(crate) fn nccl_id() -> Result<Vec<u8>, NcclError> {
         .collect())
 }
 
-fn cuda_device(index: usize) -> Result<cuda::CUdevice, NcclError> {
+fn cuda_device(index: usize) -> Result<cuda::CUdevice, FfiError> {
     need_cuda()?;
     let mut device = 0;
     // SAFETY: libcuda is loaded; the second call writes one number.
@@ -154,8 +143,8 @@ fn cuda_device(index: usize) -> Result<cuda::CUdevice, NcclError> {
 /// Returns the UUID of a GPU in hexadecimal, since the index in `Device::Cuda(index)` can differ between processes.
 ///
 /// # Errors
-/// [`NcclError`] if libcuda or the GPU is missing.
-pub(crate) fn gpu_uuid(index: usize) -> Result<String, NcclError> {
+/// [`FfiError`] if libcuda or the GPU is missing.
+pub(crate) fn gpu_uuid(index: usize) -> Result<String, FfiError> {
     let device = cuda_device(index)?;
     let mut uuid = cuda::CUuuid { bytes: [0; 16] };
     // SAFETY: `device` comes from the driver; the call writes 16 bytes.
@@ -182,7 +171,7 @@ unsafe impl Sync for Context {}
 struct CurrentContext;
 
 impl Context {
-    fn primary(index: usize) -> Result<Self, NcclError> {
+    fn primary(index: usize) -> Result<Self, FfiError> {
         let device = cuda_device(index)?;
         let mut context = ptr::null_mut();
         // SAFETY: `device` comes from the driver; the call writes one pointer.
@@ -194,7 +183,7 @@ impl Context {
 
     /// Makes the CUDA context current in this thread: NCCL uses the device of the current context, like the CUDA
     /// runtime.
-    fn enter(&self) -> Result<CurrentContext, NcclError> {
+    fn enter(&self) -> Result<CurrentContext, FfiError> {
         // SAFETY: the context was retained when `self` was created by `of`.
         check_cuda("cuCtxPushCurrent", unsafe {
             cuda::cuCtxPushCurrent_v2(self.0)
@@ -245,11 +234,11 @@ pub(crate) struct Communicator {
 
 impl Communicator {
     /// Joins a communicator. Blocks, without a time limit, until all ranks have joined with the same `id`.
-    pub(crate) fn join(id: &[u8], own: NcclRank) -> Result<Self, NcclError> {
+    pub(crate) fn join(id: &[u8], own: NcclRank) -> Result<Self, FfiError> {
         need_cuda()?;
         let calls = library()?;
         let bytes = <[u8; ID_BYTES]>::try_from(id).map_err(|_| {
-            NcclError::Failed(format!("an NCCL id has {ID_BYTES} bytes, not {}", id.len()))
+            FfiError::Nccl(format!("an NCCL id has {ID_BYTES} bytes, not {}", id.len()))
         })?;
         let id = nccl::ncclUniqueId {
             internal: bytes.map(|byte| byte as c_char),
@@ -279,8 +268,8 @@ impl Communicator {
     /// tensor wait for the sum.
     ///
     /// # Errors
-    /// [`NcclError::Tensor`] if the tensor cannot be summed, before any work is queued, and other [`NcclError`]s.
-    pub(crate) fn sum(&self, tensor: &mut Tensor) -> Result<(), NcclError> {
+    /// [`FfiError::Tensor`] if the tensor cannot be summed, before any work is queued, and [`FfiError::Nccl`].
+    pub(crate) fn sum(&self, tensor: &mut Tensor) -> Result<(), FfiError> {
         let kind = self.kind_of(tensor)?;
         if tensor.numel() == 0 {
             return Ok(());
@@ -288,7 +277,8 @@ impl Communicator {
 
         let comm = self.comm.read().unwrap_or_else(PoisonError::into_inner);
         let Some(Comm(comm)) = *comm else {
-            return Err(NcclError::Ended);
+            let message = "NCCL was already shut down on this rank";
+            return Err(FfiError::Nccl(message.to_owned()));
         };
 
         let _one = self
@@ -308,7 +298,7 @@ impl Communicator {
         })
     }
 
-    fn kind_of(&self, tensor: &Tensor) -> Result<nccl::ncclDataType_t, NcclError> {
+    fn kind_of(&self, tensor: &Tensor) -> Result<nccl::ncclDataType_t, FfiError> {
         let fits = tensor.defined()
             && tensor.device() == self.device
             && !tensor.is_sparse()
@@ -316,7 +306,7 @@ impl Communicator {
         match fits.then(|| tensor.kind()) {
             Some(Kind::Float) => Ok(nccl::ncclDataType_t::ncclFloat32),
             Some(Kind::Double) => Ok(nccl::ncclDataType_t::ncclFloat64),
-            _ => Err(NcclError::Tensor {
+            _ => Err(FfiError::Tensor {
                 device: self.device,
                 found: format!("{tensor:?}"),
             }),
@@ -325,7 +315,7 @@ impl Communicator {
 
     /// Returns an asynchronous error of this GPU or of another rank, if there is one. Does not block; may be called
     /// from another thread.
-    pub(crate) fn fault(&self) -> Option<NcclError> {
+    pub(crate) fn fault(&self) -> Option<FfiError> {
         let comm = match self.comm.try_read() {
             Ok(comm) => comm,
             Err(TryLockError::Poisoned(comm)) => comm.into_inner(),
@@ -343,7 +333,7 @@ impl Communicator {
 
     /// Waits until the GPU has finished its work and destroys the communicator. Every rank must call `end`. Later calls
     /// do nothing.
-    pub(crate) fn end(&self) -> Result<(), NcclError> {
+    pub(crate) fn end(&self) -> Result<(), FfiError> {
         let Some(Comm(comm)) = self
             .comm
             .write()
@@ -436,7 +426,7 @@ mod tests {
         assert_eq!(driver, "CUDA's cuInit: CUDA_ERROR_NO_DEVICE");
 
         assert_eq!(
-            NcclError::Old { found: 21_005 }.to_string(),
+            check_version(21_005).expect_err("too old").to_string(),
             "NCCL 2.10.5 is older than 2.13.0"
         );
     }
@@ -519,7 +509,7 @@ mod tests {
         // A tensor of an unsupported kind is rejected, and the communicator remains usable.
         let refused = one.sum(&mut Tensor::zeros([3], (Kind::Float, Device::Cpu)));
         assert!(
-            matches!(refused, Err(NcclError::Tensor { .. })),
+            matches!(refused, Err(FfiError::Tensor { .. })),
             "{refused:?}"
         );
         assert!(one.fault().is_none());
@@ -527,7 +517,10 @@ mod tests {
         one.end().expect("ended");
         one.end().expect("ended before");
         let late = one.sum(&mut Tensor::zeros([3], (Kind::Float, Device::Cuda(0))));
-        assert!(matches!(late, Err(NcclError::Ended)), "{late:?}");
+        assert_eq!(
+            late.expect_err("ended").to_string(),
+            "NCCL was already shut down on this rank"
+        );
         assert!(one.fault().is_none());
     }
 }

@@ -12,7 +12,8 @@ use cudarc::nccl::sys::{
 };
 use libloading::Library;
 
-use super::nccl::{NcclError, VERSION_MIN};
+use super::FfiError;
+use super::nccl::check_version;
 
 /// File names of NCCL. If libtorch was installed from a wheel, its NCCL is already loaded under the first name.
 const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
@@ -44,7 +45,7 @@ type AllReduce = unsafe extern "C" fn(
 ) -> ncclResult_t;
 
 /// Returns the NCCL library of this process. Fails if it is not found or too old; the next call then tries again.
-pub(super) fn nccl() -> Result<&'static Nccl, NcclError> {
+pub(super) fn nccl() -> Result<&'static Nccl, FfiError> {
     static NCCL: OnceLock<Nccl> = OnceLock::new();
     if let Some(nccl) = NCCL.get() {
         return Ok(nccl);
@@ -54,14 +55,14 @@ pub(super) fn nccl() -> Result<&'static Nccl, NcclError> {
 }
 
 impl Nccl {
-    fn open() -> Result<Self, NcclError> {
+    fn open() -> Result<Self, FfiError> {
         // SAFETY: loads NVIDIA's library, whose initialisers do not call back into this program.
         let opened = NAMES
             .into_iter()
             .find_map(|name| unsafe { Library::new(name) }.ok());
         let library: &'static Library =
             Box::leak(Box::new(opened.ok_or_else(|| {
-                NcclError::Failed(format!("{} was not found", NAMES[0]))
+                FfiError::Nccl(format!("{} was not found", NAMES[0]))
             })?));
 
         // SAFETY: every version of NCCL has this function, with this signature; it writes one number.
@@ -74,9 +75,7 @@ impl Nccl {
             get_version(&raw mut version);
             version
         };
-        if version < VERSION_MIN {
-            return Err(NcclError::Old { found: version });
-        }
+        check_version(version)?;
 
         // SAFETY: these signatures are those of nccl.h, and are the same in all versions since the minimum version.
         unsafe {
@@ -97,14 +96,11 @@ impl Nccl {
 ///
 /// # Safety
 /// `F` must be the signature of the function.
-unsafe fn look_up<F: Copy + 'static>(
-    library: &'static Library,
-    call: &str,
-) -> Result<F, NcclError> {
+unsafe fn look_up<F: Copy + 'static>(library: &'static Library, call: &str) -> Result<F, FfiError> {
     // SAFETY: the caller guarantees the signature; the library is never closed.
 
     let found = unsafe { library.get::<F>(call.as_bytes()) };
     found
         .map(|found| *found)
-        .map_err(|_| NcclError::Failed(format!("{} has no {call}", NAMES[0])))
+        .map_err(|_| FfiError::Nccl(format!("{} has no {call}", NAMES[0])))
 }

@@ -1,8 +1,10 @@
 //! Search for damaged input after a step whose loss is not a number.
 
 use tch::Kind;
+use wavemill_schemas::exit::{self, PlainError};
 
-use super::{LearnError, Learner, StepContext};
+use super::{Learner, StepContext};
+use crate::TrainError;
 use crate::dataset::{Batch, BatchTensors, DatasetError};
 
 /// Factor of the standard deviation beyond which a stored value is reported as damaged.
@@ -16,7 +18,7 @@ impl Learner {
         batch: &Batch,
         loss: f64,
         context: StepContext,
-    ) -> LearnError {
+    ) -> TrainError {
         let own = match self.damaged_row(batch) {
             Ok(own) => own.unwrap_or_default(),
             Err(error) => return error.into(),
@@ -27,11 +29,16 @@ impl Learner {
         };
 
         match all.iter().find(|problem| !problem.is_empty()) {
-            Some(problem) => LearnError::DamagedInput {
-                step: context.step,
-                problem: String::from_utf8_lossy(problem).into_owned(),
-            },
-            None => LearnError::Diverged {
+            Some(problem) => {
+                let message = format!(
+                    "the loss is not a number at step {}, because of damaged input: {}: run `wavemill verify`, and \
+                     `wavemill extract --new-version --recompute` if it finds nothing",
+                    context.step,
+                    String::from_utf8_lossy(problem)
+                );
+                PlainError::new(exit::Kind::Damaged, message).into()
+            }
+            None => TrainError::Diverged {
                 loss,
                 step: context.step,
                 lr: context.lr,

@@ -2,7 +2,8 @@
 
 use tch::Tensor;
 
-use super::{LearnError, Learner};
+use super::Learner;
+use crate::TrainError;
 use crate::dataset::Batch;
 
 /// Output of a model for n rows.
@@ -28,7 +29,7 @@ pub(crate) struct TargetOutput {
 impl Learner {
     /// Computes the model's output for a batch in evaluation mode: with running statistics, and without dropout or
     /// mix-up.
-    pub(crate) fn answers(&self, batch: &Batch) -> Result<ModelOutput, LearnError> {
+    pub(crate) fn answers(&self, batch: &Batch) -> Result<ModelOutput, TrainError> {
         let inputs = self.inputs(batch)?;
         let labels = self.labels(batch)?;
         tch::no_grad(|| {

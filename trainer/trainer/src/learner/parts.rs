@@ -3,8 +3,9 @@
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 use wavemill_schemas::config::Config;
+use wavemill_schemas::exit::PlainError;
 
-use super::LearnError;
+use crate::TrainError;
 use crate::dataset::{Dataset, DatasetTensors, Side};
 use crate::models::{Dims, Inputs, ModelError, Net};
 
@@ -38,8 +39,8 @@ pub(super) fn parts(rows: usize, micro_batches: usize) -> impl Iterator<Item = M
 /// it if batch norm sums over the ranks.
 ///
 /// # Errors
-/// [`LearnError::BatchNorm`], or [`LearnError::Model`] if libtorch fails.
-pub(super) fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), LearnError> {
+/// [`TrainError::Other`], or [`TrainError::Model`] if libtorch fails.
+pub(super) fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), TrainError> {
     if config.model.freeze {
         return Ok(());
     }
@@ -48,7 +49,7 @@ pub(super) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
     let batch = smallest_batch(config, n_rows);
     let n_parts = world_size.saturating_mul(config.train.micro_batches);
     if config.model.sync_batch_norm && world_size > 1 {
-        return check_sync(config, batch, n_parts);
+        return Ok(check_sync(config, batch, n_parts)?);
     }
 
     // Ranks and micro-batches differ by at most one row, and none is run without rows.
@@ -56,12 +57,13 @@ pub(super) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
     if n_rows > 1 || is_trainable_by_one_row(config, &data.dims())? {
         return Ok(());
     }
-    Err(LearnError::BatchNorm(format!(
+    Err(PlainError::usage(format!(
         "batch norm needs several values per channel, but a forward pass of training would have one row: the smallest \
          batch has {batch} of data.batch_size = {} rows, in {n_parts} parts (ranks times train.micro_batches); set a \
          larger data.batch_size, fewer train.micro_batches or, if only the last batch is small, data.drop_last=true",
         config.data.batch_size
-    )))
+    ))
+    .into())
 }
 
 /// Returns the number of rows in the smallest batch of an epoch over `n_rows` rows.
@@ -75,9 +77,9 @@ fn smallest_batch(config: &Config, n_rows: usize) -> usize {
 }
 
 /// Checks that no rank is without rows if batch norm sums over the ranks.
-fn check_sync(config: &Config, batch: usize, n_parts: usize) -> Result<(), LearnError> {
+fn check_sync(config: &Config, batch: usize, n_parts: usize) -> Result<(), PlainError> {
     if batch < n_parts {
-        return Err(LearnError::BatchNorm(format!(
+        return Err(PlainError::usage(format!(
             "model.sync_batch_norm needs a row on every rank: the last batch has {batch} rows for {n_parts} parts; set \
              data.drop_last=true, or change data.batch_size"
         )));
@@ -85,10 +87,9 @@ fn check_sync(config: &Config, batch: usize, n_parts: usize) -> Result<(), Learn
 
     // A rank whose rows are damaged could run fewer forward passes than the other ranks.
     if config.data.skip_damaged {
-        Err(LearnError::BatchNorm(
+        Err(PlainError::usage(
             "model.sync_batch_norm over several ranks cannot skip damaged rows: train on one rank, or without \
-             data.skip_damaged, or without model.sync_batch_norm"
-                .to_owned(),
+             data.skip_damaged, or without model.sync_batch_norm",
         ))
     } else {
         Ok(())

@@ -3,8 +3,9 @@
 use tch::{Device, Kind, Tensor};
 use wavemill_schemas::rng::mix;
 
+use super::Learner;
 use super::parts::{self, MicroBatch};
-use super::{LearnError, Learner};
+use crate::TrainError;
 use crate::augment;
 use crate::dataset::Batch;
 use crate::ffi;
@@ -43,7 +44,7 @@ pub(crate) struct StepSummary {
 
 impl StepSummary {
     /// Reads the sums of [`Learner::extras`].
-    fn from_sums(sums: &Tensor) -> Result<Self, LearnError> {
+    fn from_sums(sums: &Tensor) -> Result<Self, TrainError> {
         let values = Vec::<f64>::try_from(ffi::send(sums, Device::Cpu)?)?;
         let [loss, rows, labelled, correct, stops, damaged] =
             std::array::from_fn(|index| values[index]);
@@ -81,7 +82,7 @@ impl Learner {
         batch: &Batch,
         context: StepContext,
         stop: bool,
-    ) -> Result<StepSummary, LearnError> {
+    ) -> Result<StepSummary, TrainError> {
         let (rows, mut weights) = self.training_rows(batch, context)?;
         // The weights of the rows are summed over all ranks before the backward pass, since each target's loss is
         // divided by its sum.
@@ -110,7 +111,7 @@ impl Learner {
         rows: &TrainingRows,
         weights: &[f64],
         context: StepContext,
-    ) -> Result<LossShare, LearnError> {
+    ) -> Result<LossShare, TrainError> {
         let mut own = LossShare::zero(self.forward.device);
         for (index, part) in parts::parts(batch.n_own, self.config.train.micro_batches).enumerate()
         {
@@ -125,7 +126,7 @@ impl Learner {
 
             let share = match self.backward(&rows.narrow(part), weights) {
                 // Skipped rows may leave a single row, which batch norm cannot use. It adds nothing to the batch.
-                Err(LearnError::Model(ModelError::OneValue)) if !batch.damaged.is_empty() => {
+                Err(TrainError::Model(ModelError::OneValue)) if !batch.damaged.is_empty() => {
                     continue;
                 }
                 share => share?,
@@ -142,7 +143,7 @@ impl Learner {
         batch: &Batch,
         own: &LossShare,
         stop: bool,
-    ) -> Result<Tensor, LearnError> {
+    ) -> Result<Tensor, TrainError> {
         let _measured = Profile::start(&self.profile, Part::Sums);
         let mut extras = self.extras(batch, own, stop)?;
         self.buckets.reduce(self.ranks, &mut extras)?;
@@ -165,7 +166,7 @@ impl Learner {
 
     /// Returns the numbers of a step that are summed with the gradients, as f64 on the model's device: those of
     /// [`StepSummary`] in the order of its fields, then zeros.
-    fn extras(&self, batch: &Batch, own: &LossShare, stop: bool) -> Result<Tensor, LearnError> {
+    fn extras(&self, batch: &Batch, own: &LossShare, stop: bool) -> Result<Tensor, TrainError> {
         let mut values = vec![
             0.0,
             batch.n_own as f64,
@@ -184,7 +185,7 @@ impl Learner {
         Ok(extras)
     }
 
-    fn sum_f64(&self, values: &mut [f64]) -> Result<(), LearnError> {
+    fn sum_f64(&self, values: &mut [f64]) -> Result<(), TrainError> {
         let _measured = Profile::start(&self.profile, Part::Sums);
         // With one rank, the values are already the sums over all ranks.
         if self.ranks.world_size() > 1 {
@@ -201,7 +202,7 @@ impl Learner {
         &self,
         batch: &Batch,
         context: StepContext,
-    ) -> Result<(TrainingRows, Vec<f64>), LearnError> {
+    ) -> Result<(TrainingRows, Vec<f64>), TrainError> {
         let _measured = Profile::start(&self.profile, Part::Copying);
         let mut inputs = self.inputs(batch)?;
         // Augment before mixing: a partner is augmented by its own key, so all ranks that read the partner compute the
@@ -281,7 +282,7 @@ impl Learner {
     }
 
     /// Computes the share of a micro-batch in the batch's loss, and adds its gradients to those of the batch.
-    fn backward(&self, rows: &TrainingRows, weights: &[f64]) -> Result<LossShare, LearnError> {
+    fn backward(&self, rows: &TrainingRows, weights: &[f64]) -> Result<LossShare, TrainError> {
         let forward = Profile::start(&self.profile, Part::Forward);
         let logits = self.forward.logits(&self.net, &rows.inputs, true)?;
         let sums = self

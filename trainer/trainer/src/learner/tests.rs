@@ -1,5 +1,7 @@
 //! Tests of single training steps on small stores.
 
+use wavemill_schemas::exit::{self, Classified};
+
 use super::*;
 use crate::dataset::fixture::{self, Fixture, RowId};
 use crate::dataset::{Loader, LoaderPlan, Side};
@@ -192,17 +194,17 @@ fn a_loss_that_is_not_a_number_names_the_damaged_row() {
         let batch = Loader::start(&data, plan).expect("threads").next();
         let error =
             learner.explain_loss(&batch.expect("a batch").expect("rows"), f64::NAN, context);
-        (error.exit_code(), error.to_string())
+        (error.kind(), error.to_string())
     };
 
     let clip = format!(".parquet: clip {}, segment 0", Fixture::clip_key(30));
-    let (code, told) = explained(with_damage);
-    assert_eq!(code, exit::DAMAGED, "{told}");
+    let (kind, told) = explained(with_damage);
+    assert_eq!(kind, exit::Kind::Damaged, "{told}");
     assert!(
         told.contains(&clip) && told.contains("wavemill verify"),
         "{told}"
     );
-    let (code, told) = explained(fixture::learnable);
-    assert_eq!(code, exit::FAILED);
+    let (kind, told) = explained(fixture::learnable);
+    assert_eq!(kind, exit::Kind::Failed);
     assert!(told.contains("lower optimizer.lr"), "{told}");
 }

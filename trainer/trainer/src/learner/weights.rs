@@ -5,7 +5,8 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::{LearnError, Learner};
+use super::Learner;
+use crate::TrainError;
 use crate::checkpoint;
 use crate::ffi;
 use crate::optim::WeightAverage;
@@ -14,7 +15,7 @@ use crate::strategy::RankError;
 
 impl Learner {
     /// Averages the running statistics of batch norm over the ranks, so that all ranks evaluate the same model.
-    pub(crate) fn average_buffers(&self) -> Result<(), LearnError> {
+    pub(crate) fn average_buffers(&self) -> Result<(), TrainError> {
         if self.ranks.world_size() == 1 {
             return Ok(());
         }
@@ -37,7 +38,7 @@ impl Learner {
 
     /// Returns the tensors of a checkpoint: weights, buffers of all ranks, and the optimiser's state. All ranks must
     /// call this.
-    pub(crate) fn tensors(&self) -> Result<Vec<(String, Tensor)>, LearnError> {
+    pub(crate) fn tensors(&self) -> Result<Vec<(String, Tensor)>, TrainError> {
         let mut tensors: Vec<(String, Tensor)> = self
             .variables()
             .into_iter()
@@ -81,14 +82,14 @@ impl Learner {
     /// them; the buffers of each rank are restored only if the number of ranks has not changed.
     ///
     /// # Errors
-    /// [`CheckpointError::Mismatch`](checkpoint::CheckpointError::Mismatch) if the tensors do not fit the model, other errors of reading a checkpoint, and
-    /// [`RankError::Disagree`] if another rank read other weights.
+    /// [`TrainError::Other`] if the tensors do not fit the model, and [`RankError::Disagree`] if another rank read other
+    /// weights.
     pub(crate) fn load(
         &mut self,
         tensors: &BTreeMap<String, Tensor>,
         path: &Path,
         world_size: usize,
-    ) -> Result<(), LearnError> {
+    ) -> Result<(), TrainError> {
         checkpoint::copy_into(&self.variables(), tensors, "model.", path)?;
         self.check_weights_of(path)?;
         if let Some(average) = &self.average {
@@ -114,13 +115,13 @@ impl Learner {
     /// Loads only weights and buffers of a checkpoint, for evaluation.
     ///
     /// # Errors
-    /// [`CheckpointError::Mismatch`](checkpoint::CheckpointError::Mismatch) if the tensors do not fit the model, other errors of reading a checkpoint, and
-    /// [`RankError::Disagree`] if another rank read other weights.
+    /// [`TrainError::Other`] if the tensors do not fit the model, and [`RankError::Disagree`] if another rank read other
+    /// weights.
     pub(crate) fn load_model(
         &self,
         tensors: &BTreeMap<String, Tensor>,
         path: &Path,
-    ) -> Result<(), LearnError> {
+    ) -> Result<(), TrainError> {
         checkpoint::copy_into(&self.variables(), tensors, "model.", path)?;
         self.check_weights_of(path)?;
         self.average.iter().for_each(WeightAverage::reset);
@@ -132,7 +133,7 @@ impl Learner {
     ///
     /// # Errors
     /// Those of [`Self::check_equal`].
-    pub(super) fn check_weights_of(&self, path: &Path) -> Result<(), LearnError> {
+    pub(super) fn check_weights_of(&self, path: &Path) -> Result<(), TrainError> {
         self.check_equal(&format!("weights of {}", path.display()))
     }
 
@@ -141,7 +142,7 @@ impl Learner {
     ///
     /// # Errors
     /// [`RankError::Disagree`] on every rank; the message names the first rank that differs from rank 0.
-    pub(crate) fn check_equal(&self, name: &str) -> Result<(), LearnError> {
+    pub(crate) fn check_equal(&self, name: &str) -> Result<(), TrainError> {
         if self.ranks.world_size() == 1 {
             return Ok(());
         }

@@ -79,9 +79,10 @@ impl Backbone for Fusion {
 
         for &(column, ref table) in &self.vectors {
             walk.branch(ID_NAMES[column], "ids");
-            let ids = inputs.ids.as_ref().ok_or_else(|| {
-                ModelError::Unfit("fusion needs ids of artist and album".to_owned())
-            })?;
+            let ids = inputs
+                .ids
+                .as_ref()
+                .ok_or_else(|| ModelError::unfit("fusion needs ids of artist and album"))?;
             let ids = ids.f_select(1, column as i64)?;
             let vector = Tensor::f_embedding(table, &ids, 0, false, false)?;
             walk.stage(ID_NAMES[column], &vector, || vec![embedding(table)]);

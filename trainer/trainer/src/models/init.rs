@@ -10,8 +10,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
 use tch::nn::VarStore;
+use tch::{TchError, Tensor};
+use wavemill_schemas::exit::PlainError;
 
 use super::{ModelError, is_head};
 
@@ -52,14 +53,11 @@ const PICKLED: [&str; 5] = ["pth", "pt", "ckpt", "bin", "pkl"];
 /// Checks by the first bytes of `file` whether it may be a safetensors file. PyTorch pickles get a separate error.
 ///
 /// # Errors
-/// [`ModelError::InitRead`] if the file cannot be read; [`ModelError::Unfit`] if it is a pickle.
+/// [`ModelError::Unfit`] if the file cannot be read, or is a pickle.
 pub(crate) fn check_form(file: &Path) -> Result<(), ModelError> {
     let mut first = Vec::new();
     let read = File::open(file).and_then(|opened| opened.take(9).read_to_end(&mut first));
-    read.map_err(|source| ModelError::InitRead {
-        path: file.to_owned(),
-        source: source.into(),
-    })?;
+    read.map_err(|error| unreadable(file, error.into()))?;
 
     // A safetensors file starts with the header's length in eight bytes, followed by the header's opening brace.
     let is_safetensors = first.get(8) == Some(&b'{');
@@ -72,7 +70,7 @@ pub(crate) fn check_form(file: &Path) -> Result<(), ModelError> {
     // A pickle is never loaded, because that can execute code; the error names the command that converts it.
     // Safetensors files with a pickle's extension are accepted.
     if !is_safetensors && (is_pickle || is_named_so) {
-        return Err(ModelError::Unfit(format!(
+        return Err(ModelError::unfit(format!(
             "model.init = {}: a PyTorch pickle, which is not supported because loading it can execute code: convert it \
              to safetensors with scripts/convert_weights.py {0} {}",
             file.display(),
@@ -90,10 +88,7 @@ pub(crate) fn check_form(file: &Path) -> Result<(), ModelError> {
 /// The errors of [`check_form`]; [`ModelError::Unfit`] if tensors do not match, before any copy; [`ModelError::Torch`].
 pub(crate) fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> {
     check_form(file)?;
-    let read = Tensor::read_safetensors(file).map_err(|source| ModelError::InitRead {
-        path: file.to_owned(),
-        source,
-    })?;
+    let read = Tensor::read_safetensors(file).map_err(|error| unreadable(file, error))?;
 
     // Published files contain the prefix of PyTorch's wrapper for several devices, counters of batches that are not
     // used here, and a head for other classes.
@@ -118,7 +113,7 @@ pub(crate) fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> 
         .collect();
     if !faults.is_empty() {
         let listed = faults[..faults.len().min(LISTED_MAX)].join(", ");
-        return Err(ModelError::Unfit(format!(
+        return Err(ModelError::unfit(format!(
             "model.init = {} does not match the model in {} tensors: {listed}",
             file.display(),
             faults.len()
@@ -135,6 +130,15 @@ pub(crate) fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> 
         file: file.to_owned(),
         tensors: wanted.len(),
     })
+}
+
+/// Creates the error for a file of initial weights that cannot be read.
+fn unreadable(file: &Path, error: TchError) -> PlainError {
+    let file = file.display();
+    PlainError::usage(format!(
+        "model.init = {file}: cannot be read as safetensors"
+    ))
+    .caused_by(error)
 }
 
 fn fault(key: &str, given: Option<&Tensor>, wanted: Option<&Tensor>) -> Option<String> {

@@ -24,58 +24,55 @@ pub(crate) mod walk;
 pub(crate) mod window;
 mod xception;
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, TchError, Tensor, nn};
-use wavemill_schemas::{config, exit};
+use wavemill_schemas::config;
+use wavemill_schemas::exit::{self, Classified, PlainError};
 
-use crate::ffi::{Group, TorchError};
+use crate::ffi::{FfiError, Group};
 use layers::{Bias, Dense, Layer, VarScope};
 use walk::Walk;
 
 /// Error of building or running a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// The configuration or the rows do not fit the architecture, or the initial weights do not fit the model.
-    #[error("{0}")]
-    Unfit(String),
-    /// The rows are so short along an axis that pooling would leave no value.
+    /// The rows are so short along an axis (`bands` or `frames`) that pooling would leave no value.
     #[error("{model} needs at least {least} {axis}, rows have {found}")]
     TooSmall {
         model: &'static str,
-        /// Name of the axis: `bands` or `frames`.
         axis: &'static str,
-        /// Length of the rows along the axis.
         found: i64,
-        /// Minimum length along the axis that the architecture accepts.
         least: i64,
     },
     /// Batch norm has no variance, because the rows of a forward pass have one value per channel.
     #[error("batch norm needs more than one value per channel in training")]
     OneValue,
-    /// The file with initial weights cannot be read.
-    #[error("model.init = {path}: cannot be read as safetensors")]
-    InitRead {
-        path: PathBuf,
-        /// Error message of libtorch's Rust binding.
-        source: TchError,
-    },
     /// A libtorch operation failed, for example because the device is out of memory.
     #[error(transparent)]
     Torch(#[from] TchError),
     /// A sum over the ranks failed, or a setting of libtorch cannot be changed.
     #[error(transparent)]
-    Ffi(#[from] TorchError),
+    Ffi(#[from] FfiError),
+    /// The configuration or the rows do not fit the architecture, or the initial weights cannot be read or do not fit the
+    /// model.
+    #[error(transparent)]
+    Unfit(#[from] PlainError),
+}
+
+impl Classified for ModelError {
+    fn kind(&self) -> exit::Kind {
+        match self {
+            Self::TooSmall { .. } | Self::OneValue => exit::Kind::Usage,
+            Self::Torch(_) | Self::Ffi(_) => exit::Kind::Failed,
+            Self::Unfit(error) => error.kind(),
+        }
+    }
 }
 
 impl ModelError {
-    /// Returns the exit code of a command that ends with this error.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Torch(_) | Self::Ffi(_) => exit::FAILED,
-            _ => exit::USAGE,
-        }
+    /// Creates [`ModelError::Unfit`].
+    pub(crate) fn unfit(message: impl Into<String>) -> Self {
+        PlainError::usage(message).into()
     }
 }
 
@@ -257,7 +254,7 @@ impl Net {
 
 fn metadata<'a>(inputs: &'a Inputs, model: &str) -> Result<&'a Tensor, ModelError> {
     let metadata = inputs.metadata.as_ref();
-    metadata.ok_or_else(|| ModelError::Unfit(format!("{model} needs {COLUMNS}")))
+    metadata.ok_or_else(|| ModelError::unfit(format!("{model} needs {COLUMNS}")))
 }
 
 /// Error text for a model that lacks its metadata input, with the configuration keys that provide the input.

@@ -48,12 +48,12 @@ pub(crate) fn register(models: &[OwnModel]) -> Result<(), ModelError> {
         let is_repeated = models[..place].iter().any(|other| other.name == model.name);
         if is_repeated || names.any(|name| name == model.name) {
             let words = format!("the name {} of an own model is already taken", model.name);
-            return Err(ModelError::Unfit(words));
+            return Err(ModelError::unfit(words));
         }
     }
     let architectures = models.iter().map(|&model| architecture(model)).collect();
     let added = OWN.set(architectures);
-    added.map_err(|_| ModelError::Unfit("own models can be added only once".to_owned()))
+    added.map_err(|_| ModelError::unfit("own models can be added only once"))
 }
 
 fn architecture(model: OwnModel) -> Architecture {
@@ -61,7 +61,7 @@ fn architecture(model: OwnModel) -> Architecture {
     let build = move |scope: &VarScope<'_>, dims: &Dims, config: &config::Model| {
         if config.dropout.is_some() || config.freeze || config.sync_batch_norm {
             let words = "an own model has no model.dropout, model.freeze and model.sync_batch_norm";
-            return Err(ModelError::Unfit(words.to_owned()));
+            return Err(ModelError::unfit(words));
         }
         let backbone: Box<dyn Backbone> = Box::new(OwnBackbone::new(model, &scope.path, dims)?);
         Ok(backbone)
@@ -109,7 +109,7 @@ impl OwnBackbone {
                     "{} returns {shape:?} for one row, not [1, width]",
                     model.name
                 );
-                return Err(ModelError::Unfit(words));
+                return Err(ModelError::unfit(words));
             }
         }
         Ok(backbone)
@@ -134,6 +134,6 @@ impl Backbone for OwnBackbone {
 fn caught<T>(name: &str, call: impl FnOnce() -> T) -> Result<T, ModelError> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
         let message = panic_message(&*panic).unwrap_or("panic");
-        ModelError::Unfit(format!("the model {name} failed: {message}"))
+        ModelError::unfit(format!("the model {name} failed: {message}"))
     })
 }

@@ -64,14 +64,14 @@ impl Architecture {
     /// [`ModelError::TooSmall`] if rows have too few bands or frames; otherwise [`ModelError::Unfit`].
     pub(crate) fn check(&self, model: &config::Model, dims: &Dims) -> Result<(), ModelError> {
         if dims.heads.is_empty() || dims.heads.iter().any(|&(_, classes)| classes < 1) {
-            return Err(ModelError::Unfit(format!(
+            return Err(ModelError::unfit(format!(
                 "data.targets = {:?}: at least one target, each with at least one class",
                 dims.heads
             )));
         }
 
         if !self.channels.contains(&model.channels) {
-            return Err(ModelError::Unfit(format!(
+            return Err(ModelError::unfit(format!(
                 "model.channels = {}: one of {:?}",
                 model.channels, self.channels
             )));
@@ -79,16 +79,15 @@ impl Architecture {
 
         // Dropout divides the kept values by 1 − rate, so a rate of 1 is undefined.
         if let Some(share) = model.dropout.filter(|share| !(0.0..1.0).contains(share)) {
-            return Err(ModelError::Unfit(format!(
+            return Err(ModelError::unfit(format!(
                 "model.dropout = {share}: from 0 to below 1, or absent"
             )));
         }
 
         // A frozen backbone with random weights would never be trained.
         if model.freeze && model.init.is_none() {
-            return Err(ModelError::Unfit(
-                "model.freeze = true: only with model.init, because random weights must be trained"
-                    .to_owned(),
+            return Err(ModelError::unfit(
+                "model.freeze = true: only with model.init, because random weights must be trained",
             ));
         }
 
@@ -130,7 +129,7 @@ impl Architecture {
     }
 
     fn needs_input(&self, what: &str) -> ModelError {
-        ModelError::Unfit(format!("{} needs {what}", self.name))
+        ModelError::unfit(format!("{} needs {what}", self.name))
     }
 }
 
@@ -143,7 +142,7 @@ pub(crate) fn find(name: &str) -> Result<&'static Architecture, ModelError> {
     found.ok_or_else(|| {
         let known: Vec<&str> = own::all().map(|architecture| architecture.name).collect();
         let known = known.join(", ");
-        ModelError::Unfit(format!(
+        ModelError::unfit(format!(
             "model.name = {name}: unknown; available models: {known}"
         ))
     })

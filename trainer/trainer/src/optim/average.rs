@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use tch::{Tensor, no_grad};
+use wavemill_schemas::exit::PlainError;
 
-use crate::checkpoint::{self, CheckpointError};
+use crate::checkpoint;
 
 /// Prefix of the names of trained weights in a checkpoint.
 const TRAINED: &str = "trained.";
@@ -79,12 +80,12 @@ impl WeightAverage {
     /// Restores what [`Self::store`] returned, after the model has been read.
     ///
     /// # Errors
-    /// [`CheckpointError::Mismatch`] if the tensors do not fit the model.
+    /// An error if the tensors do not fit the model.
     pub(crate) fn load(
         &self,
         tensors: &BTreeMap<String, Tensor>,
         path: &Path,
-    ) -> Result<(), CheckpointError> {
+    ) -> Result<(), PlainError> {
         self.reset();
         let trained = self.weights.iter();
         let trained: Vec<(String, Tensor)> = trained

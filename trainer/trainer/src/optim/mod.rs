@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor, no_grad};
 use wavemill_schemas::config::{self, OptimizerKind};
+use wavemill_schemas::exit::PlainError;
 
 mod average;
 #[cfg(test)]
@@ -21,11 +22,6 @@ pub use average::WeightAverage;
 /// Name of the tensor with the number of updates of each variable: `[variables]` i64, in the order of the variables'
 /// names.
 const STEPS: &str = "optimizer.steps";
-
-/// Error when restoring the saved state of an optimiser.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OptimError(String);
 
 /// A trainable variable and its optimiser state.
 #[derive(Debug)]
@@ -182,9 +178,9 @@ impl Optimizer {
     /// Restores a state returned by [`Self::state`]. Ignores tensors whose names do not begin with `optimizer.`.
     ///
     /// # Errors
-    /// [`OptimError`] with the name of a tensor that is missing or has another shape or kind. The optimiser is then
+    /// An error with the name of a tensor that is missing or has another shape or kind. The optimiser is then
     /// unchanged.
-    pub fn load(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), OptimError> {
+    pub fn load(&mut self, state: &BTreeMap<String, Tensor>) -> Result<(), PlainError> {
         let count = self.variables.len() as i64;
         let steps_like = Tensor::zeros([count], (Kind::Int64, Device::Cpu));
         let steps = find(state, STEPS, &steps_like)?;
@@ -200,7 +196,7 @@ impl Optimizer {
             .keys()
             .find(|k| k.starts_with("optimizer.") && !known.contains(*k))
         {
-            return Err(OptimError(format!(
+            return Err(PlainError::failed(format!(
                 "{name}: in the saved state, but not in that of this run's optimiser"
             )));
         }
@@ -258,7 +254,7 @@ fn find<'a>(
     state: &'a BTreeMap<String, Tensor>,
     name: &str,
     like: &Tensor,
-) -> Result<&'a Tensor, OptimError> {
+) -> Result<&'a Tensor, PlainError> {
     let problem = match state.get(name) {
         None => format!("{name}: not in the saved state of the optimiser"),
         Some(found) if layout(found) == layout(like) => return Ok(found),
@@ -268,7 +264,7 @@ fn find<'a>(
             layout(like)
         ),
     };
-    Err(OptimError(problem))
+    Err(PlainError::failed(problem))
 }
 
 fn layout(tensor: &Tensor) -> String {

@@ -9,88 +9,17 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::io::{Read, Write};
 
-use arrow::error::ArrowError;
-use wavemill_schemas::exit;
+use wavemill_schemas::exit::PlainError;
 
 pub(crate) use json_lines::JsonLines;
 pub(crate) use stream::{ExpectedFeature, Row, Rows};
 
-use crate::dataset::{DatasetError, Needs, SpecTensors};
-use crate::learner::LearnError;
+use crate::TrainError;
+use crate::dataset::{Needs, SpecTensors};
 use crate::models::registry;
 use crate::trained::TrainedModel;
-
-/// Error of predicting the classes of a stream's rows.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PredictError {
-    /// The input is not a stream of features, or the model needs inputs that such a stream does not contain.
-    #[error("{0}")]
-    Unfit(String),
-    /// The stream of rows is incomplete or damaged.
-    #[error("the stream is {problem} after {rows} rows: did the program that wrote it end early?")]
-    Cut {
-        /// Kind of the error: `cut off` or `damaged`.
-        problem: &'static str,
-        /// Number of complete rows in the stream before the error.
-        rows: u64,
-        source: ArrowError,
-    },
-    /// The stream's rows are of another feature than the model's.
-    #[error(
-        "the stream contains {found}, but the model was trained on {wanted}: use the recipe that it was trained with, \
-         `wavemill features … --recipe {recipe} --feature {feature} --format arrow --out -`"
-    )]
-    OtherFeature {
-        /// Names and shortened ids of the features in the stream.
-        found: String,
-        /// Name and shortened id of the model's feature.
-        wanted: String,
-        recipe: PathBuf,
-        feature: String,
-    },
-    /// A column of the stream is missing or has an unexpected type.
-    #[error("column {column} of the stream: {problem}")]
-    Column { column: String, problem: String },
-    /// Rows of the stream are not valid for their feature.
-    #[error(transparent)]
-    Dataset(#[from] DatasetError),
-    /// The model cannot give a probability: its weights are not finite, or a row is far from those of training.
-    #[error(
-        "clip {clip}, segment {segment}: the model's output is not a number: use another checkpoint or, if only this \
-         clip is affected, leave it out"
-    )]
-    NotFinite { clip: String, segment: i32 },
-    #[error(transparent)]
-    Learn(#[from] LearnError),
-    #[error("libtorch: {0}")]
-    Tch(#[from] tch::TchError),
-    /// The first bytes of the stream cannot be read.
-    #[error("cannot read the stream")]
-    Read { source: io::Error },
-    #[error("cannot write the predictions")]
-    Write { source: io::Error },
-}
-
-impl PredictError {
-    /// Returns the exit code of a command that ends with this error.
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Self::OtherFeature { .. } => exit::OTHER_PLAN,
-            Self::Unfit(_) => exit::USAGE,
-            Self::Learn(error) => error.exit_code(),
-            Self::Cut { .. }
-            | Self::Column { .. }
-            | Self::Dataset(_)
-            | Self::NotFinite { .. }
-            | Self::Tch(_)
-            | Self::Read { .. }
-            | Self::Write { .. } => exit::FAILED,
-        }
-    }
-}
 
 /// Options for predicting a stream of rows.
 #[derive(Clone, Copy, Debug)]
@@ -104,29 +33,30 @@ pub(crate) struct AnswerOptions {
 /// Checks that a stream of feature rows provides all inputs of a model.
 ///
 /// # Errors
-/// [`PredictError::Unfit`] if the model needs metadata or ids of artist and album.
-pub(crate) fn check(trained: &TrainedModel) -> Result<(), PredictError> {
+/// [`TrainError::Other`] if the model needs metadata or ids of artist and album.
+pub(crate) fn check(trained: &TrainedModel) -> Result<(), TrainError> {
     let model = &trained.state.config.model.name;
-    let architecture = registry::find(model).map_err(LearnError::from)?;
+    let architecture = registry::find(model)?;
     let what = match architecture.reads(&trained.state.input.feature) {
         Needs::Spectrogram => return Ok(()),
         Needs::Metadata => "columns of fma_features",
         Needs::All => "columns of fma_features, artist and album",
     };
-    Err(PredictError::Unfit(format!(
+    Err(PlainError::usage(format!(
         "{model} needs {what}, which a stream of features does not contain: evaluate it on a store with \
          `wavemill-train eval`"
-    )))
+    ))
+    .into())
 }
 
 /// Writes a JSON line per row and target after each batch, and at the end a line per target for each clip with several
 /// rows. Returns the number of rows. If a row is an error, the rows before it are still processed.
 pub(crate) fn answer(
     trained: &TrainedModel,
-    rows: impl Iterator<Item = Result<Row, PredictError>>,
+    rows: impl Iterator<Item = Result<Row, PlainError>>,
     options: AnswerOptions,
     out: &mut impl Write,
-) -> Result<u64, PredictError> {
+) -> Result<u64, TrainError> {
     check(trained)?;
     let mut answers = JsonLines::new(&trained.state.classes, options.top);
     // The loop calls `next` again after the end of the rows, to get an empty batch.
@@ -153,7 +83,7 @@ pub(crate) fn answer(
             answered += batch.len() as u64;
         }
         match failure {
-            Some(error) => return Err(error),
+            Some(error) => return Err(error.into()),
             None if batch.is_empty() => break,
             None => {}
         }
@@ -172,7 +102,7 @@ pub(crate) fn answer_each(
     wanted: ExpectedFeature<'_>,
     options: AnswerOptions,
     out: &mut impl Write,
-) -> Result<(), PredictError> {
+) -> Result<(), TrainError> {
     while let Some(rows) = Rows::open_next(&mut input, wanted)? {
         answer(trained, rows, options, out)?;
         write(out, "\n")?;
@@ -181,14 +111,14 @@ pub(crate) fn answer_each(
 }
 
 /// Writes the lines and flushes `out`, so that a program that reads the lines receives them immediately.
-fn write(out: &mut impl Write, lines: &str) -> Result<(), PredictError> {
+fn write(out: &mut impl Write, lines: &str) -> Result<(), PlainError> {
     out.write_all(lines.as_bytes())
         .and_then(|()| out.flush())
-        .map_err(|source| PredictError::Write { source })
+        .map_err(|error| PlainError::failed("cannot write the predictions").caused_by(error))
 }
 
 /// Returns the probabilities as one row-major array `[row][class]` per target.
-fn probabilities(trained: &TrainedModel, rows: &[Row]) -> Result<Vec<Vec<f32>>, PredictError> {
+fn probabilities(trained: &TrainedModel, rows: &[Row]) -> Result<Vec<Vec<f32>>, TrainError> {
     let spec = &trained.state.input;
     let forward = trained.forward;
     let bytes: Vec<&[u8]> = rows.iter().map(|row| &*row.bytes).collect();
@@ -201,10 +131,12 @@ fn probabilities(trained: &TrainedModel, rows: &[Row]) -> Result<Vec<Vec<f32>>, 
         let n_classes = (target.len() / rows.len()).max(1);
         if let Some(index) = target.iter().position(|value| !value.is_finite()) {
             let row = &rows[index / n_classes];
-            return Err(PredictError::NotFinite {
-                clip: row.clip_key.clone(),
-                segment: row.segment,
-            });
+            let message = format!(
+                "clip {}, segment {}: the model's output is not a number: use another checkpoint or, if only this clip \
+                 is affected, leave it out",
+                row.clip_key, row.segment
+            );
+            return Err(PlainError::failed(message).into());
         }
         values.push(target);
     }

@@ -3,6 +3,7 @@
 //! A stream ends with an end marker. A stream without the marker was cut off, even if it ends after a complete message.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::io::{self, ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -17,12 +18,12 @@ use arrow::ipc::convert::fb_to_schema;
 use arrow::ipc::reader::{read_dictionary, read_record_batch};
 use arrow::ipc::{self, root_as_message};
 use serde::Deserialize;
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::tables::TENSOR_KEY;
 use wavemill_schemas::tensor_arrays::tensor_bytes;
 use wavemill_schemas::text::panic_message;
 
-use super::PredictError;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
@@ -83,8 +84,8 @@ impl<R: Read> Rows<R> {
     /// Opens a stream of feature rows and reads its schema.
     ///
     /// # Errors
-    /// [`PredictError::Unfit`] for another format, [`PredictError::OtherFeature`], or [`PredictError::Cut`].
-    pub(crate) fn open(input: R, wanted: ExpectedFeature<'_>) -> Result<Self, PredictError> {
+    /// The input has another format, contains rows of another feature, or is cut off or damaged.
+    pub(crate) fn open(input: R, wanted: ExpectedFeature<'_>) -> Result<Self, PlainError> {
         Self::open_next(input, wanted)?.ok_or_else(|| no_stream("empty"))
     }
 
@@ -96,14 +97,14 @@ impl<R: Read> Rows<R> {
     pub(crate) fn open_next(
         mut input: R,
         wanted: ExpectedFeature<'_>,
-    ) -> Result<Option<Self>, PredictError> {
+    ) -> Result<Option<Self>, PlainError> {
         // The first bytes identify another format before the Arrow parser reports a less helpful error.
         let mut head = Vec::new();
         input
             .by_ref()
             .take(END.len() as u64)
             .read_to_end(&mut head)
-            .map_err(|source| PredictError::Read { source })?;
+            .map_err(|error| PlainError::failed("cannot read the stream").caused_by(error))?;
 
         if head.is_empty() {
             return Ok(None);
@@ -136,7 +137,7 @@ impl<R: Read> Rows<R> {
         }))
     }
 
-    fn row(&mut self) -> Result<Option<Row>, PredictError> {
+    fn row(&mut self) -> Result<Option<Row>, PlainError> {
         loop {
             if let Some(columns) = &self.batch
                 && self.next < columns.tensor.len()
@@ -226,7 +227,7 @@ fn read_bytes(input: &mut impl Read, length: u64) -> Result<Vec<u8>, ArrowError>
 }
 
 impl<R: Read> Iterator for Rows<R> {
-    type Item = Result<Row, PredictError>;
+    type Item = Result<Row, PlainError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
@@ -240,7 +241,7 @@ impl<R: Read> Iterator for Rows<R> {
 }
 
 impl Columns {
-    fn from_batch(batch: &RecordBatch, feature: usize) -> Result<Self, PredictError> {
+    fn from_batch(batch: &RecordBatch, feature: usize) -> Result<Self, PlainError> {
         Ok(Self {
             clip_key: cast_column(batch, "clip_key", &DataType::Utf8)?,
             segment: cast_column(batch, "segment", &DataType::Int32)?,
@@ -249,7 +250,7 @@ impl Columns {
         })
     }
 
-    fn row(&self, at: usize) -> Result<Row, PredictError> {
+    fn row(&self, at: usize) -> Result<Row, PlainError> {
         let value = Some(&self.tensor).filter(|column| column.is_valid(at));
         let bytes = value.and_then(|column| tensor_bytes(column, at));
         let bytes = bytes.ok_or_else(|| {
@@ -268,13 +269,13 @@ impl Columns {
 }
 
 /// Returns the column `name` converted to type `to`, or an error if the column contains nulls.
-fn cast_column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef, PredictError> {
+fn cast_column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef, PlainError> {
     let Some(column) = batch.column_by_name(name) else {
-        return Err(column_error(name, "missing".to_owned()));
+        return Err(column_error(name, "missing"));
     };
-    let column = cast(column, to).map_err(|error| column_error(name, error.to_string()))?;
+    let column = cast(column, to).map_err(|error| column_error(name, error))?;
     if column.null_count() > 0 {
-        return Err(column_error(name, "a row without a value".to_owned()));
+        return Err(column_error(name, "a row without a value"));
     }
     Ok(column)
 }
@@ -291,24 +292,18 @@ fn caught<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, ArrowErr
     })
 }
 
-fn no_stream(found: &str) -> PredictError {
-    PredictError::Unfit(format!(
+fn no_stream(found: &str) -> PlainError {
+    PlainError::usage(format!(
         "the input is {found}, not an Arrow IPC stream: use the output of `wavemill features … --format arrow --out -`"
     ))
 }
 
-fn column_error(name: &str, problem: String) -> PredictError {
-    PredictError::Column {
-        column: name.to_owned(),
-        problem,
-    }
+fn column_error(name: &str, problem: impl Display) -> PlainError {
+    PlainError::failed(format!("column {name} of the stream: {problem}"))
 }
 
 /// Finds the column of the expected feature by `feature_id` instead of by name.
-fn feature_column(
-    fields: &[Arc<Field>],
-    wanted: ExpectedFeature<'_>,
-) -> Result<usize, PredictError> {
+fn feature_column(fields: &[Arc<Field>], wanted: ExpectedFeature<'_>) -> Result<usize, PlainError> {
     #[derive(Deserialize)]
     struct Tensor {
         feature_id: String,
@@ -320,7 +315,7 @@ fn feature_column(
             continue;
         };
         let tensor: Tensor = serde_json::from_str(text).map_err(|error| {
-            column_error(field.name(), format!("metadata {TENSOR_KEY}: {error}"))
+            column_error(field.name(), format_args!("metadata {TENSOR_KEY}: {error}"))
         })?;
         if tensor.feature_id == wanted.feature.feature_id {
             // Columns with equal `feature_id` contain the same feature, even if their names differ.
@@ -330,18 +325,20 @@ fn feature_column(
     }
 
     if found.is_empty() {
-        return Err(PredictError::Unfit(
+        return Err(PlainError::usage(
             "no column of the stream contains a tensor (metadata wavemill.tensor): was it written by `wavemill \
-             features`?"
-                .to_owned(),
+             features`?",
         ));
     }
-    Err(PredictError::OtherFeature {
-        found: found.join(" and "),
-        wanted: identity(&wanted.feature.name, &wanted.feature.feature_id),
-        recipe: wanted.recipe.to_owned(),
-        feature: wanted.feature.name.clone(),
-    })
+    let message = format!(
+        "the stream contains {}, but the model was trained on {}: use the recipe that it was trained with, `wavemill \
+         features … --recipe {} --feature {} --format arrow --out -`",
+        found.join(" and "),
+        identity(&wanted.feature.name, &wanted.feature.feature_id),
+        wanted.recipe.display(),
+        wanted.feature.name
+    );
+    Err(PlainError::new(Kind::OtherPlan, message))
 }
 
 /// Formats a feature's name with the first 12 characters of its id.
@@ -349,11 +346,13 @@ fn identity(name: &str, feature_id: &str) -> String {
     format!("{name} {}", feature_id.chars().take(12).collect::<String>())
 }
 
-fn cut(source: ArrowError, rows: u64) -> PredictError {
-    let is_short = matches!(&source, ArrowError::IoError(_, error) if error.kind() == ErrorKind::UnexpectedEof);
-    PredictError::Cut {
-        problem: if is_short { "cut off" } else { "damaged" },
-        rows,
-        source,
-    }
+/// Creates the error for a stream that is incomplete or damaged after `rows` complete rows.
+fn cut(error: ArrowError, rows: u64) -> PlainError {
+    let is_short =
+        matches!(&error, ArrowError::IoError(_, error) if error.kind() == ErrorKind::UnexpectedEof);
+    let problem = if is_short { "cut off" } else { "damaged" };
+    PlainError::failed(format!(
+        "the stream is {problem} after {rows} rows: did the program that wrote it end early?"
+    ))
+    .caused_by(error)
 }

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use wavemill_schemas::config::{Config, Metric, PosWeight, Train};
+use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_scores::metrics::SUPPORTED_TRACKS_MIN;
 
-use super::{RunError, steps_total};
+use super::steps_total;
+use crate::TrainError;
 use crate::checkpoint::State;
 use crate::dataset::{Dataset, RowKind, Side, Store, Target, n_batches};
 use crate::learner::Learner;
@@ -13,21 +15,27 @@ use crate::learner::Learner;
 /// Checks whether a run with this configuration is possible on a store, before any file is written.
 ///
 /// # Errors
-/// [`RunError::Unfit`], [`RunError::DamagedFiles`], or an error of [`Learner::check`].
-pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), RunError> {
+/// [`TrainError::Other`], and the errors of [`Learner::check`].
+pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), TrainError> {
+    check_data(config, data)?;
+    Learner::check(config, data, world_size)
+}
+
+/// Checks that the configuration and the store leave rows and labels to train on and to score.
+fn check_data(config: &Config, data: &Dataset) -> Result<(), PlainError> {
     for side in Side::ALL {
         require_rows(data, side)?;
     }
 
     // Reject targets whose training labels are all equal, and targets without validation or test labels to score.
     if let Some((target, problem)) = data.unlearnable() {
-        return Err(RunError::Unfit(format!(
+        return Err(PlainError::usage(format!(
             "target {target}: {problem}: there is nothing to learn; choose another target (--target) or split \
              (--split), or extract clips of more classes"
         )));
     }
     if let Some((target, side)) = data.unscorable() {
-        return Err(RunError::Unfit(format!(
+        return Err(PlainError::usage(format!(
             "target {target}: no {} row has a label under rule {}: choose another target (--target) or split \
              (--split), or extract more clips",
             side.name(),
@@ -37,9 +45,8 @@ pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
 
     check_selected(&config.train, data)?;
     if config.loss.pos_weight != PosWeight::None && !data.targets().iter().any(Target::is_multi) {
-        return Err(RunError::Unfit(
-            "loss.pos_weight: no target has several labels per row: use loss.class_weights"
-                .to_owned(),
+        return Err(PlainError::usage(
+            "loss.pos_weight: no target has several labels per row: use loss.class_weights",
         ));
     }
     if let (Some(plateau), Some(first)) = (&config.schedule.plateau, data.targets().first()) {
@@ -48,16 +55,16 @@ pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
 
     let rows = data.rows_of(Side::Training).len();
     if n_batches(rows, config.data.batch_size, config.data.drop_last) == 0 {
-        return Err(RunError::Unfit(format!(
+        return Err(PlainError::usage(format!(
             "data.batch_size = {} with data.drop_last leaves no batch of {rows} training rows: use a smaller batch size",
             config.data.batch_size
         )));
     }
-    Ok(Learner::check(config, data, world_size)?)
+    Ok(())
 }
 
 /// Returns an error if `train.select` is no score of its target.
-fn check_selected(train: &Train, data: &Dataset) -> Result<(), RunError> {
+fn check_selected(train: &Train, data: &Dataset) -> Result<(), PlainError> {
     let targets = data.targets();
     let named = train.select_target.as_deref();
     let Some(target) = targets
@@ -65,7 +72,7 @@ fn check_selected(train: &Train, data: &Dataset) -> Result<(), RunError> {
         .find(|target| named.is_none_or(|name| target.name() == name))
     else {
         let names: Vec<&str> = targets.iter().map(|target| target.name()).collect();
-        return Err(RunError::Unfit(format!(
+        return Err(PlainError::usage(format!(
             "train.select_target = {:?} is no target of this run: choose one of {}",
             named.unwrap_or_default(),
             names.join(", ")
@@ -81,13 +88,13 @@ fn check_metric(
     metric: Metric,
     target: &Target,
     data: &Dataset,
-) -> Result<(), RunError> {
+) -> Result<(), PlainError> {
     let fits = |metric: &Metric| {
         metric.is_for(target.is_multi()) && (*metric != Metric::Top3 || target.classes().len() > 3)
     };
     if !fits(&metric) {
         let fitting = Metric::ALL.into_iter().filter(fits).map(Metric::name);
-        return Err(RunError::Unfit(format!(
+        return Err(PlainError::usage(format!(
             "{key} = {:?} is not a score of target {}: choose one of {}",
             metric.name(),
             target.name(),
@@ -100,7 +107,7 @@ fn check_metric(
         tracks.into_iter().max() >= Some(SUPPORTED_TRACKS_MIN)
     };
     if metric == Metric::MacroF1Supported && !is_supported() {
-        return Err(RunError::Unfit(format!(
+        return Err(PlainError::usage(format!(
             "{key} = \"macro_f1_supported\" is undefined: no class of {} has {SUPPORTED_TRACKS_MIN} validation tracks; \
              use macro_f1",
             target.name()
@@ -112,8 +119,8 @@ fn check_metric(
 /// Returns an error if a split (training, validation or test) has no rows.
 ///
 /// # Errors
-/// [`RunError::DamagedFiles`] if skipped damaged files are the likely cause, otherwise [`RunError::Unfit`].
-pub(crate) fn require_rows(data: &Dataset, side: Side) -> Result<(), RunError> {
+/// An error of kind [`Kind::Damaged`] if skipped damaged files are the likely cause, otherwise [`Kind::Usage`].
+pub(crate) fn require_rows(data: &Dataset, side: Side) -> Result<(), PlainError> {
     if data.rows_of(side).is_empty() {
         Err(no_rows(data, side))
     } else {
@@ -122,7 +129,7 @@ pub(crate) fn require_rows(data: &Dataset, side: Side) -> Result<(), RunError> {
 }
 
 /// Returns the error for a split without rows, which names skipped damaged files as the likely cause, if there are any.
-fn no_rows(data: &Dataset, side: Side) -> RunError {
+fn no_rows(data: &Dataset, side: Side) -> PlainError {
     let split = side.name();
     let rule = data.split_name();
     let mut lost = data.lost_paths();
@@ -133,17 +140,20 @@ fn no_rows(data: &Dataset, side: Side) -> RunError {
     }
     let lost = match &lost[..] {
         [] => {
-            return RunError::Unfit(format!(
+            return PlainError::usage(format!(
                 "no rows in split {split} under rule {rule}: choose another with --split, or extract more clips"
             ));
         }
         [one] => one.clone(),
         [first, more @ ..] => format!("{first} and {} more files", more.len()),
     };
-    RunError::DamagedFiles(format!(
-        "no rows in split {split} under rule {rule}: {lost} cannot be read: `wavemill verify` lists every such file, \
+    PlainError::new(
+        Kind::Damaged,
+        format!(
+            "no rows in split {split} under rule {rule}: {lost} cannot be read: `wavemill verify` lists every such file, \
          `wavemill extract --new-version` computes them again"
-    ))
+        ),
+    )
 }
 
 /// Returns warnings about influences on the scores: the data, rows left out, augmentation, batch norm over ranks.
@@ -202,8 +212,8 @@ pub(super) fn warnings(
 /// Checks that a store version contains the feature that the model was trained on, because it cannot process others.
 ///
 /// # Errors
-/// [`RunError::OtherStore`] if the version has no such feature, or one with another id.
-pub(crate) fn same_feature(state: &State, store: &Store, path: &Path) -> Result<(), RunError> {
+/// An error of kind [`Kind::OtherPlan`] if the version has no such feature, or one with another id.
+pub(crate) fn same_feature(state: &State, store: &Store, path: &Path) -> Result<(), PlainError> {
     let name = &state.input.feature.name;
     let features = &store.manifest().features;
     let found = features.iter().find(|feature| feature.name == *name);
@@ -212,21 +222,24 @@ pub(crate) fn same_feature(state: &State, store: &Store, path: &Path) -> Result<
     if ours == Some(&state.feature_id) {
         return Ok(());
     }
-    Err(RunError::OtherStore(format!(
-        "{} was trained on feature {name} with feature_id {}; version {} of the store has {}: a model cannot process \
+    Err(PlainError::new(
+        Kind::OtherPlan,
+        format!(
+            "{} was trained on feature {name} with feature_id {}; version {} of the store has {}: a model cannot process \
          another feature; use a version whose {name} was computed with the options in the run's recipe.toml",
-        path.display(),
-        short(&state.feature_id),
-        store.version(),
-        ours.map_or("no such feature", short)
-    )))
+            path.display(),
+            short(&state.feature_id),
+            store.version(),
+            ours.map_or("no such feature", short)
+        ),
+    ))
 }
 
 /// Checks that a resumed run reads the same feature and store version as before.
 ///
 /// # Errors
-/// [`RunError::OtherStore`] if the feature's id or the manifest's hash differs.
-pub(super) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), RunError> {
+/// An error of kind [`Kind::OtherPlan`] if the feature's id or the manifest's hash differs.
+pub(super) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(), PlainError> {
     let feature = data.feature().feature_id.as_str();
     let manifest = data.store().manifest_hash();
     for (what, theirs, ours) in [
@@ -234,12 +247,15 @@ pub(super) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(
         ("manifest", &state.manifest_hash, manifest),
     ] {
         if theirs != ours {
-            return Err(RunError::OtherStore(format!(
-                "{} was trained on another {what} ({}); this store has {}: use the store that it was trained on",
-                path.display(),
-                short(theirs),
-                short(ours)
-            )));
+            return Err(PlainError::new(
+                Kind::OtherPlan,
+                format!(
+                    "{} was trained on another {what} ({}); this store has {}: use the store that it was trained on",
+                    path.display(),
+                    short(theirs),
+                    short(ours)
+                ),
+            ));
         }
     }
     Ok(())
@@ -249,8 +265,8 @@ pub(super) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(
 /// epoch), or change the classes, artists or albums that the model knows.
 ///
 /// # Errors
-/// [`RunError::DamagedFiles`] if such training files have become unreadable or readable since then.
-pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<(), RunError> {
+/// An error of kind [`Kind::Damaged`] if such training files have become unreadable or readable since then.
+pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<(), PlainError> {
     // Older checkpoints do not list skipped files and are not checked.
     let Some(then) = &state.lost else {
         return Ok(());
@@ -273,26 +289,32 @@ pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<()
     let (then, now) = (&state.input, data.input_spec());
     let has_vocabularies = then.artists == now.artists && then.albums == now.albums;
     if !has_vocabularies || state.classes != data.class_names() {
-        return Err(RunError::DamagedFiles(format!(
-            "{}: the set of readable files has changed ({}), and with it the classes, artists or albums that the model \
+        return Err(PlainError::new(
+            Kind::Damaged,
+            format!(
+                "{}: the set of readable files has changed ({}), and with it the classes, artists or albums that the model \
              knows: restore the earlier state of these files",
-            run.display(),
-            files.join(", ")
-        )));
+                run.display(),
+                files.join(", ")
+            ),
+        ));
     }
     // A run resumed between epochs draws the next row order from the files readable now.
     if state.batch == 0 {
         return Ok(());
     }
-    Err(RunError::DamagedFiles(format!(
-        "{}: the checkpoint of step {} is from the middle of epoch {}, whose order of rows cannot be reproduced because \
+    Err(PlainError::new(
+        Kind::Damaged,
+        format!(
+            "{}: the checkpoint of step {} is from the middle of epoch {}, whose order of rows cannot be reproduced because \
          the set of readable files has changed ({}): restore their earlier state; or, if checkpoints/ contains one from \
          the end of an epoch, remove those after it, and --resume continues from there",
-        run.display(),
-        state.step,
-        state.epoch + 1,
-        files.join(", ")
-    )))
+            run.display(),
+            state.step,
+            state.epoch + 1,
+            files.join(", ")
+        ),
+    ))
 }
 
 /// Shortens a hash or id to 16 characters for display.

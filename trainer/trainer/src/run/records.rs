@@ -3,10 +3,12 @@
 use std::io;
 
 use wavemill_schemas::config::Config;
-use wavemill_scores::records::{EventWriter, Log, RecordError, ResumePoint, RunDir};
+use wavemill_scores::ScoresError;
+use wavemill_scores::records::{EventWriter, Log, ResumePoint, RunDir};
 use wavemill_scores::result::RunResult;
 
-use super::{Job, RunError};
+use super::Job;
+use crate::TrainError;
 use crate::checkpoint::State;
 use crate::profile::ProfileTable;
 
@@ -18,7 +20,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub(super) fn open(job: &Job, state: &State, world_size: usize) -> Result<Self, RunError> {
+    pub(super) fn open(job: &Job, state: &State, world_size: usize) -> Result<Self, TrainError> {
         let folder = RunDir::open(&job.folder)?;
         // Open the log first, because it takes the lock, so that events of another writer of this run are not lost.
         let mut log = Log::open(&folder.log())?;
@@ -47,8 +49,8 @@ impl Records {
     }
 
     /// Writes `config` to the run's `config.toml` if the file differs.
-    pub(super) fn keep_config(&self, config: &Config) -> Result<(), RunError> {
-        let text = toml::to_string(config).map_err(|error| RecordError::Io {
+    pub(super) fn keep_config(&self, config: &Config) -> Result<(), TrainError> {
+        let text = toml::to_string(config).map_err(|error| ScoresError::Io {
             path: self.folder.config(),
             action: "write",
             source: io::Error::other(error),
@@ -60,7 +62,7 @@ impl Records {
     }
 
     /// Writes a warning to the log, for readers of the run's scores.
-    pub(super) fn warning(&mut self, epoch: u64, step: u64, text: &str) -> Result<(), RunError> {
+    pub(super) fn warning(&mut self, epoch: u64, step: u64, text: &str) -> Result<(), TrainError> {
         Ok(self
             .log
             .note("warning", epoch, step, &[("text", text.to_owned())])?)
@@ -72,14 +74,14 @@ impl Records {
         epoch: u64,
         step: u64,
         profile: &ProfileTable,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), TrainError> {
         let mut values = profile.seconds.clone();
         values.push(("steps", profile.steps as f64));
         Ok(self.log.append("profile", epoch, step, &values)?)
     }
 
     /// Writes the run's result. The log is made durable first: a finished run has the values of all its epochs.
-    pub(super) fn result(&self, result: &RunResult) -> Result<(), RunError> {
+    pub(super) fn result(&self, result: &RunResult) -> Result<(), TrainError> {
         self.log.sync()?;
         Ok(self.folder.write_result(result)?)
     }
@@ -90,7 +92,7 @@ impl Records {
         step: u64,
         loss: f64,
         lr: f64,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), TrainError> {
         self.log
             .append("step", epoch, step, &[("loss", loss), ("lr", lr)])?;
         Ok(self
@@ -103,7 +105,7 @@ impl Records {
         epoch: u64,
         step: u64,
         values: &[(&str, f64)],
-    ) -> Result<(), RunError> {
+    ) -> Result<(), TrainError> {
         self.log.append("epoch", epoch, step, values)?;
         Ok(self.events.scalars(step, values)?)
     }

@@ -9,10 +9,11 @@ use std::path::Path;
 use serde::Deserialize;
 use wavemill_evaluation::TrainingList;
 use wavemill_schemas::config;
+use wavemill_schemas::exit::PlainError;
 use wavemill_scores::metrics::Leaks;
 use wavemill_scores::records::RunDir;
 
-use super::RunError;
+use crate::TrainError;
 use crate::dataset::{Dataset, Side};
 use crate::evaluate;
 use crate::export;
@@ -27,7 +28,7 @@ pub(super) fn keep(
     goes_on: bool,
     data: &Dataset,
     inherited: Option<TrainingList>,
-) -> Result<(), RunError> {
+) -> Result<(), TrainError> {
     let mut list = TrainingList::from_dataset(data);
     list.add(inherited.unwrap_or_default());
 
@@ -42,7 +43,11 @@ pub(super) fn keep(
         }
     }
 
-    Ok(run.write_training_list(&list.to_parquet()?)?)
+    let bytes = list.to_parquet().map_err(|error| {
+        PlainError::failed("cannot encode the list of the tracks that the run trains on")
+            .caused_by(error)
+    })?;
+    Ok(run.write_training_list(&bytes)?)
 }
 
 /// Overlap between a split and the tracks that a run was trained on, in another version of the store.

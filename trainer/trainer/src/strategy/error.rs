@@ -2,67 +2,52 @@
 
 use std::io;
 
-use wavemill_schemas::exit;
+use wavemill_schemas::exit::{Classified, Kind};
 
-use super::LOST;
-use crate::ffi;
+use crate::ffi::FfiError;
 
 /// Errors that prevent ranks from starting or continuing together.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the messages describe the fields
 pub enum RankError {
     /// The ranks differ in a setting that must be equal, or two ranks use the same GPU. All ranks return this error.
     #[error("{0}")]
     Disagree(String),
     /// A rank ended, stopped responding, or reported a failure.
     #[error("rank {rank} ended: {reason}; the last checkpoint is intact")]
-    Lost {
-        /// Rank that was lost.
-        rank: usize,
-        /// Reason given by the lost rank, or derived from the state of its connection.
-        reason: String,
-    },
+    Lost { rank: usize, reason: String },
     /// The connection to the next or previous rank in the ring broke.
     #[error(
         "rank {rank} lost its connection to rank {neighbour}: {source}; the last checkpoint is intact"
     )]
     Neighbour {
-        /// Rank that reports the error.
         rank: usize,
-        /// Rank on the other side of the connection.
         neighbour: usize,
-        /// Error of the operating system.
         source: io::Error,
     },
     /// The tensor is of a kind or on a device that the ranks cannot sum.
     #[error("ranks can sum only contiguous f32 and f64 tensors on {device}, not {found}")]
-    Tensor {
-        /// Devices on which tensors can be summed.
-        device: &'static str,
-        /// Description of the rejected tensor.
-        found: String,
-    },
+    Tensor { device: &'static str, found: String },
     /// NCCL or CUDA returned an error.
     #[error("rank {rank}: {source}")]
-    Nccl {
-        /// Rank that reports the error.
-        rank: usize,
-        /// Error returned by NCCL or CUDA.
-        source: ffi::NcclError,
-    },
+    Nccl { rank: usize, source: FfiError },
     /// Any other error of distributed training. The message names the rank and the cause.
     #[error("{0}")]
     Other(String),
 }
 
-impl RankError {
-    /// Returns the exit code of the process for this error.
-    pub fn exit_code(&self) -> u8 {
+impl Classified for RankError {
+    fn kind(&self) -> Kind {
         match self {
-            Self::Lost { .. } | Self::Neighbour { .. } => LOST,
-            _ => exit::FAILED,
+            Self::Lost { .. } | Self::Neighbour { .. } => Kind::LostRank,
+            Self::Disagree(_) | Self::Tensor { .. } | Self::Nccl { .. } | Self::Other(_) => {
+                Kind::Failed
+            }
         }
     }
+}
 
+impl RankError {
     /// Creates the error for a rank that differs from rank 0, for example in its configuration, version or device.
     pub(crate) fn differs(rank: usize, field: &str, found: &str, wanted: &str) -> Self {
         Self::Disagree(format!(

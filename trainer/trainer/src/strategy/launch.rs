@@ -10,17 +10,18 @@ use std::process::{self, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+use wavemill_schemas::exit::Kind;
 use wavemill_terminal::interrupt::{self, signal_child};
 
-use super::{RankError, watchdog, wire};
+use super::{RankError, wire};
 
 /// Maximum time for which a rank waits for the other ranks at the start. Some nodes need a minute to read a store's
 /// manifest.
 pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for which the other ranks may continue after a rank has failed, before they are killed.
 const GRACE: Duration = Duration::from_secs(10);
-/// Exit code [`watchdog::LOST`] as an i32.
-const LOST: i32 = watchdog::LOST as i32;
+/// Exit code of a rank that ends because another rank was lost.
+const LOST: i32 = Kind::LostRank.exit_code() as i32;
 /// Interval at which the state of the child processes is polled.
 const POLL: Duration = Duration::from_millis(50);
 

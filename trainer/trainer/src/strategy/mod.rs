@@ -29,7 +29,7 @@ pub(crate) use launch::{Ranks, launch};
 pub(crate) use nccl::NcclGroup;
 pub(crate) use rendezvous::Fingerprint;
 pub(crate) use ring::RingGroup;
-pub(crate) use watchdog::{LOST, OnLoss, exit_on_loss};
+pub(crate) use watchdog::{OnLoss, exit_on_loss};
 pub(crate) use wire::random;
 
 /// The ranks of one training job, and the operations in which all ranks take part.

@@ -11,7 +11,7 @@ use tch::{Device, Tensor};
 
 use super::ring::RingGroup;
 use super::{Collective, RankError};
-use crate::ffi::{self, Communicator, NcclError, NcclRank};
+use crate::ffi::{self, Communicator, FfiError, NcclRank};
 
 /// Maximum duration of NCCL's initialization after all ranks have connected. With many nodes, it takes tens of seconds.
 /// On a network that NCCL cannot use, NCCL would wait forever.
@@ -56,9 +56,9 @@ impl NcclGroup {
 
     /// Returns the loss of a rank that caused an error of NCCL, if there was one. A rejected tensor is never caused by
     /// a loss.
-    fn explain(&self, source: NcclError) -> RankError {
+    fn explain(&self, source: FfiError) -> RankError {
         match source {
-            NcclError::Tensor { found, .. } => RankError::Tensor {
+            FfiError::Tensor { found, .. } => RankError::Tensor {
                 device: "this rank's GPU and CPU",
                 found,
             },

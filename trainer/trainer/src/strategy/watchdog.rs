@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use wavemill_schemas::exit::Kind;
 use wavemill_terminal::interrupt::{exit_now, lock};
 
 use super::links::Peer;
@@ -33,11 +34,8 @@ pub(crate) type OnLoss = Box<dyn Fn(&RankError) + Send + Sync>;
 /// Check that the watchdog calls every second. It must not block, and returns a message if this rank cannot continue.
 pub(super) type Check = Box<dyn Fn() -> Option<String> + Send>;
 
-/// Exit code of a rank that ends because another rank was lost. The lost rank reports the cause.
-pub(crate) const LOST: u8 = 6;
-
-/// Returns a function that passes to `say`, in one line, which rank was lost, and then exits the process with code
-/// [`LOST`].
+/// Returns a function that passes to `say`, in one line, which rank was lost, and then exits the process with the code
+/// of [`Kind::LostRank`]. The lost rank reports the cause.
 pub(crate) fn exit_on_loss(ranks: &Ranks, say: fn(&str)) -> OnLoss {
     let rank = ranks.rank;
     Box::new(move |loss| {
@@ -50,7 +48,7 @@ pub(crate) fn exit_on_loss(ranks: &Ranks, say: fn(&str)) -> OnLoss {
             done.send(())
         });
         let _ = told.recv_timeout(BEAT);
-        exit_now(LOST)
+        exit_now(Kind::LostRank.exit_code())
     })
 }
 

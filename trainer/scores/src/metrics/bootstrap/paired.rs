@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
+use wavemill_schemas::exit::PlainError;
 
 use super::resamples::{column, interval, resample};
 use super::{Draws, Interval, NEVER, Statistic, groups};
-use crate::metrics::MetricsError;
+use crate::ScoresError;
 use crate::metrics::predictions::Predictions;
 
 /// A score of two models, and the difference between them with its bootstrap interval.
@@ -36,9 +37,8 @@ pub struct Paired {
 /// `None` if there is only a single artist or track.
 ///
 /// # Errors
-/// [`MetricsError::ClassSets`] if the classes differ; [`MetricsError::Rows`] with the tracks that only one of them has;
-/// [`MetricsError::NoLabels`] if no row has a label.
-pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, MetricsError> {
+/// [`ScoresError::Other`] if the classes differ, if only one of them has some tracks, or if no row has a label.
+pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, ScoresError> {
     a.check_same_classes(b)?;
     let b = aligned(a, b)?;
     let (groups, mut draws) = groups(a, seed)?;
@@ -71,7 +71,7 @@ pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Pair
 }
 
 /// Returns the labelled rows of `b` in the order of those of `a`.
-fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError> {
+fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, ScoresError> {
     // If a track had several rows, the last row would silently replace the others.
     let mut place = HashMap::new();
     for row in b.labelled() {
@@ -123,9 +123,9 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
     )))
 }
 
-/// Creates [`MetricsError::Rows`] for two predictions with different tracks.
-fn other_tracks(reason: String) -> MetricsError {
-    MetricsError::Rows(format!("not the same tracks: {reason}"))
+/// Creates the error for two predictions with different tracks.
+fn other_tracks(reason: String) -> ScoresError {
+    PlainError::failed(format!("not the same tracks: {reason}")).into()
 }
 
 /// Formats a list such as `3 tracks (5, 7, 8)`.

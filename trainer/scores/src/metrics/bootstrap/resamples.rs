@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::rng::{Rng, mix};
 
 use super::{Draws, Interval, RESAMPLES};
-use crate::metrics::MetricsError;
+use crate::ScoresError;
 
 /// Number of resamples that a thread computes at a time.
 const PART: usize = 50;
@@ -16,13 +17,13 @@ const PART: usize = 50;
 /// Computes the scores of every resample, in the order of the resamples, on as many threads as there are cores.
 ///
 /// # Errors
-/// [`MetricsError::Stopped`] if `stop` becomes true.
+/// [`ScoresError::Other`] if `stop` becomes true.
 pub(super) fn resample(
     draws: &Draws,
     figures: usize,
     stop: &AtomicBool,
     values: impl Fn(&[u32]) -> Vec<f64> + Sync,
-) -> Result<Vec<Vec<f64>>, MetricsError> {
+) -> Result<Vec<Vec<f64>>, ScoresError> {
     let units = draws.units as usize;
     let mut out = vec![vec![f64::NAN; figures]; RESAMPLES];
     // Each part goes to the first free thread. All parts have the same length, so `part * PART + i` is the number of a
@@ -63,7 +64,7 @@ pub(super) fn resample(
         work();
     });
     if stop.load(Ordering::Relaxed) {
-        return Err(MetricsError::Stopped);
+        return Err(PlainError::failed("stopped").into());
     }
     Ok(out)
 }

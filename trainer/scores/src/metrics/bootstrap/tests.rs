@@ -8,7 +8,7 @@ use super::super::predictions::tests::single;
 use super::resamples::quantile;
 use super::*;
 
-fn bootstrap(predictions: &Predictions, seed: u64) -> Result<Option<Bootstrap>, MetricsError> {
+fn bootstrap(predictions: &Predictions, seed: u64) -> Result<Option<Bootstrap>, ScoresError> {
     super::bootstrap(predictions, seed, &NEVER)
 }
 
@@ -19,7 +19,7 @@ const NO: &[f32] = &[0.1, 0.9];
 fn resampling_ends_when_it_is_stopped() {
     let predictions = single(&[(1, None, 0, YES), (2, None, 0, NO)]);
     let stopped = super::bootstrap(&predictions, 1, &AtomicBool::new(true));
-    assert!(matches!(stopped, Err(MetricsError::Stopped)), "{stopped:?}");
+    assert_eq!(stopped.unwrap_err().to_string(), "stopped");
 }
 
 #[test]

@@ -12,9 +12,9 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::Serialize;
 use wavemill_evaluation::report::ROWS_FORMAT;
+use wavemill_schemas::exit::PlainError;
 use wavemill_scores::metrics::{Leaks, THRESHOLD, likeliest};
 
-use super::RowsFileError;
 use super::rank_rows::RankRows;
 use crate::dataset::{Dataset, Side, Target};
 
@@ -151,7 +151,7 @@ impl Layout {
     }
 
     /// Returns the Arrow schema of the file, which is that of a batch without rows.
-    pub(crate) fn schema(&self, data: &Dataset) -> Result<SchemaRef, RowsFileError> {
+    pub(crate) fn schema(&self, data: &Dataset) -> Result<SchemaRef, PlainError> {
         let none = RankRows {
             targets: vec![Default::default(); data.targets().len()],
             ..RankRows::default()
@@ -160,11 +160,7 @@ impl Layout {
     }
 
     /// Converts the rows of `part` to an Arrow record batch.
-    pub(crate) fn batch(
-        &self,
-        data: &Dataset,
-        part: &RankRows,
-    ) -> Result<RecordBatch, RowsFileError> {
+    pub(crate) fn batch(&self, data: &Dataset, part: &RankRows) -> Result<RecordBatch, PlainError> {
         let mut columns = self.keys(data, part);
         for (target, [probabilities, logits]) in data.targets().iter().zip(&part.targets) {
             let [ids, names] = truths(data, target, &part.rows);
@@ -195,7 +191,9 @@ impl Layout {
             }
         }
         let (fields, values): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), values)?)
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), values).map_err(|error| {
+            PlainError::failed("cannot encode the predictions as rows").caused_by(error)
+        })
     }
 
     fn keys(&self, data: &Dataset, part: &RankRows) -> Vec<Column> {

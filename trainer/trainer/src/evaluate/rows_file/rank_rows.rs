@@ -1,8 +1,10 @@
 //! Rows of one rank in a batch, with the model's outputs, and the byte encoding in which they are sent to rank 0.
 
-use super::{RowsFileError, values};
+use wavemill_schemas::exit::PlainError;
+
+use super::values;
+use crate::TrainError;
 use crate::dataset::Batch;
-use crate::evaluate::EvaluateError;
 use crate::learner::ModelOutput;
 
 /// Rows of one rank and the model's outputs for them, in the order of the batch.
@@ -25,7 +27,7 @@ impl RankRows {
         batch: &Batch,
         answers: Option<&ModelOutput>,
         has_vectors: bool,
-    ) -> Result<Self, EvaluateError> {
+    ) -> Result<Self, TrainError> {
         let Some(answers) = answers else {
             return Ok(Self::default());
         };
@@ -91,7 +93,7 @@ impl RankRows {
     }
 
     /// Decodes the bytes that [`Self::to_bytes`] returns.
-    pub(crate) fn from_bytes(mut bytes: &[u8]) -> Result<Self, RowsFileError> {
+    pub(crate) fn from_bytes(mut bytes: &[u8]) -> Result<Self, PlainError> {
         let rows = take_words(&mut bytes)?;
         let vectors = floats(&mut bytes)?;
         let mut targets = Vec::new();
@@ -116,15 +118,15 @@ fn put(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = u32>) {
 }
 
 /// Removes a list from the front of `bytes` and returns the list.
-fn take_words(bytes: &mut &[u8]) -> Result<Vec<u32>, RowsFileError> {
-    let (length, rest) = bytes.split_first_chunk::<8>().ok_or(RowsFileError::Bytes)?;
+fn take_words(bytes: &mut &[u8]) -> Result<Vec<u32>, PlainError> {
+    let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(unreadable)?;
     // Compare the list's length with the remaining bytes, because another process has sent it.
     let length = usize::try_from(u64::from_le_bytes(*length))
         .ok()
         .and_then(|words| words.checked_mul(4));
     let (list, rest) = length
         .and_then(|length| rest.split_at_checked(length))
-        .ok_or(RowsFileError::Bytes)?;
+        .ok_or_else(unreadable)?;
 
     *bytes = rest;
     Ok(list
@@ -135,7 +137,14 @@ fn take_words(bytes: &mut &[u8]) -> Result<Vec<u32>, RowsFileError> {
         .collect())
 }
 
-fn floats(bytes: &mut &[u8]) -> Result<Vec<f32>, RowsFileError> {
+/// Creates the error for rows of another rank that cannot be decoded.
+fn unreadable() -> PlainError {
+    PlainError::failed(
+        "another rank's rows cannot be read: do all ranks run the same wavemill-train?",
+    )
+}
+
+fn floats(bytes: &mut &[u8]) -> Result<Vec<f32>, PlainError> {
     Ok(take_words(bytes)?.into_iter().map(f32::from_bits).collect())
 }
 

@@ -6,11 +6,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
+use wavemill_schemas::exit;
 
 use super::*;
 
 /// Documented limit: if one rank dies, the other ranks end within this time.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
+/// Exit code of a rank that ends because another rank was lost.
+const LOST: i32 = exit::Kind::LostRank.exit_code() as i32;
 const TASK: &str = "WAVEMILL_TEST_TASK";
 const FOLDER: &str = "WAVEMILL_TEST_FOLDER";
 
@@ -141,7 +144,7 @@ fn others_end(task: &str, victim: usize, how: &str, words: &str) {
         let output = end_of(child, since);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
 
-        assert_eq!(output.status.code(), Some(LOST.into()), "{stderr}");
+        assert_eq!(output.status.code(), Some(LOST), "{stderr}");
         assert!(
             stderr.contains(&format!("stops: rank {victim} ended: {words}")),
             "{stderr}"
