@@ -24,6 +24,7 @@ pub mod samples;
 pub mod settings;
 pub mod sides;
 pub mod size;
+pub mod split;
 #[cfg(feature = "arrow")]
 pub mod tables;
 #[cfg(feature = "arrow")]
