@@ -13,7 +13,7 @@ use pyo3::exceptions::{PyIndexError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use wavemill_loader::{
-    BatchMemory, Dataset, DatasetError, Loader, LoaderPlan, RowFrames, RowKind, Side, Store,
+    BatchMemory, Dataset, DatasetError, Loader, LoaderPlan, RowFrames, RowKind, Split, Store,
     n_batches,
 };
 use wavemill_schemas::config::Data;
@@ -82,9 +82,9 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    fn on(self, side: Side) -> LoaderPlan {
+    fn on(self, split: Split) -> LoaderPlan {
         LoaderPlan {
-            side,
+            split,
             shuffle: self.shuffle,
             seed: self.seed,
             epoch: self.epoch,
@@ -108,7 +108,7 @@ impl Plan {
 #[pyclass(frozen, module = "wavemill._wavemill", name = "OpenSplit")]
 pub(crate) struct PyOpenSplit {
     dataset: Arc<Dataset>,
-    side: Side,
+    split: Split,
     /// The rows of the split in manifest order.
     rows: Vec<u32>,
 }
@@ -118,13 +118,13 @@ impl PyOpenSplit {
     /// Opens a split of a feature in version `version` of the store in the folder `root`.
     #[new]
     fn open(py: Python<'_>, root: PathBuf, version: u64, selection: Selection) -> PyResult<Self> {
-        let side = side_named(py, &selection.split)?;
+        let split = split_named(py, &selection.split)?;
         let opened = interruptible(py, |stop| selection.open(&root, version, stop))?;
         let dataset = opened.map_err(|error| exception(py, &error))?;
         Ok(Self {
-            rows: dataset.rows_of(side),
+            rows: dataset.rows_of(split),
             dataset,
-            side,
+            split,
         })
     }
 
@@ -194,7 +194,7 @@ impl PyOpenSplit {
 
     /// Starts reading an epoch.
     fn start(&self, py: Python<'_>, plan: Plan) -> PyResult<PyBatches> {
-        let plan = plan.on(self.side);
+        let plan = plan.on(self.split);
         let started = py.detach(|| Loader::start(&self.dataset, plan));
         let loader = started.map_err(|error| exception(py, &error))?;
         Ok(PyBatches {
@@ -235,10 +235,9 @@ impl PyOpenSplit {
     }
 }
 
-/// Returns the side that the argument `split` names.
-pub(crate) fn side_named(py: Python<'_>, split: &str) -> PyResult<Side> {
-    let side = Side::ALL.into_iter().find(|side| side.name() == split);
-    side.ok_or_else(|| {
+/// Returns the split that the argument `split` names.
+pub(crate) fn split_named(py: Python<'_>, split: &str) -> PyResult<Split> {
+    Split::named(split).ok_or_else(|| {
         let problem = format!("split: {split:?} is not training, validation or test");
         errors::usage(py, &problem)
     })

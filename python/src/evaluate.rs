@@ -139,7 +139,7 @@ fn settings_of(py: Python<'_>, settings: Settings) -> PyResult<EvaluationSetting
     Ok(EvaluationSettings {
         name: settings.name,
         target: settings.target,
-        side: dataset::side_named(py, &settings.split)?,
+        split: dataset::split_named(py, &settings.split)?,
         split_rule: settings.split_rule,
         feature: settings.feature,
         classes: settings.classes,

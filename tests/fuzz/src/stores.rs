@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use tempfile::TempDir;
-use wavemill_loader::{Dataset, Loader, LoaderPlan, Side};
+use wavemill_loader::{Dataset, Loader, LoaderPlan, Split};
 use wavemill_schemas::config::Data;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_sql::{Format, Limits, output};
@@ -57,9 +57,9 @@ impl SmallStore {
         let store = wavemill_loader::Store::open(self.root(), None)?.without_shard_checks();
         let data = Data { feature: Some(FEATURE.to_owned()), ..Data::default() };
         let dataset = Dataset::<Vec<u8>>::open_stored(store, &data, &AtomicBool::new(false))?;
-        for side in [Side::Training, Side::Validation, Side::Test] {
-            let plan = LoaderPlan { side, ..LoaderPlan::default() };
-            Loader::read(&dataset, &plan, &dataset.rows_of(side))?;
+        for split in Split::ALL {
+            let plan = LoaderPlan { split, ..LoaderPlan::default() };
+            Loader::read(&dataset, &plan, &dataset.rows_of(split))?;
         }
         Ok(())
     }

@@ -127,13 +127,13 @@ fn missing_artists_make_no_leak_promise() -> Result<(), Failed> {
     .exits(0)?;
 
     let said = ran.out + &ran.err;
-    lacks(&said, "no artist is on two sides")?;
+    lacks(&said, "no artist is in two splits")?;
     contains(&said, "no artist is known: clips were split one by one")
 }
 
 #[apply(trial)]
 #[needs(has_trainer)]
-fn single_class_test_side_is_warned_about() -> Result<(), Failed> {
+fn single_class_test_split_is_warned_about() -> Result<(), Failed> {
     fn is_told(text: &str, start: &str) -> bool {
         text.lines()
             .any(|line| line.starts_with(start) && line.contains(WORDS))

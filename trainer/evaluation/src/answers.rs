@@ -14,7 +14,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use wavemill_loader::{Dataset, Side, Target};
+use wavemill_loader::{Dataset, Split, Target};
 use wavemill_schemas::exit::PlainError;
 
 use crate::error::EvaluationError;
@@ -83,22 +83,22 @@ impl Answers {
         }
     }
 
-    /// Returns the probabilities of the rows of `side` for the first target of `data`: `[rows, classes]`, row-major, in
-    /// the manifest's order.
+    /// Returns the probabilities of the rows of `split` for the first target of `data`: `[rows, classes]`, row-major,
+    /// in the manifest's order.
     pub(crate) fn probabilities(
         &self,
         data: &Dataset,
-        side: Side,
+        split: Split,
         kind: Values,
     ) -> Result<Vec<f32>, EvaluationError> {
-        let rows = data.rows_of(side);
+        let rows = data.rows_of(split);
         let target = &data.targets()[0];
         let n_classes = target.classes().len();
         let found;
         let (values, order) = match self {
             Self::Matrix { values, shape } => {
                 if *shape != [rows.len(), n_classes] {
-                    return Err(wrong_shape(*shape, data, side));
+                    return Err(wrong_shape(*shape, data, split));
                 }
                 (values, (0..rows.len()).collect())
             }
@@ -132,14 +132,14 @@ fn not_parquet(path: &Path, problem: &str) -> EvaluationError {
     ))
 }
 
-fn wrong_shape([n_rows, n_values]: [usize; 2], data: &Dataset, side: Side) -> EvaluationError {
+fn wrong_shape([n_rows, n_values]: [usize; 2], data: &Dataset, split: Split) -> EvaluationError {
     let target = &data.targets()[0];
     EvaluationError::predictions(format!(
         "{n_rows} rows of {n_values} values, but split {} of version {} has {} rows, and target {} has {} classes: give \
          all rows of the split in the manifest's order, or a table with the columns clip_key and segment",
-        side.name(),
+        split.name(),
         data.store().version(),
-        data.rows_of(side).len(),
+        data.rows_of(split).len(),
         target.name(),
         target.classes().len()
     ))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use wavemill_loader::{Dataset, DatasetError, InputSpec, ModelSignature, Needs, Side, Store};
+use wavemill_loader::{Dataset, DatasetError, InputSpec, ModelSignature, Needs, Split, Store};
 use wavemill_schemas::config::Data;
 use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::version_name::VersionName;
@@ -22,7 +22,7 @@ pub struct EvaluationSettings {
     /// Name of a target of the store, or `genres_all`.
     pub target: String,
     /// The split to evaluate.
-    pub side: Side,
+    pub split: Split,
     /// Split rule; if absent, the rule of the recipe.
     pub split_rule: Option<String>,
     /// The feature whose rows are evaluated; if absent, the first feature of the recipe.
@@ -42,7 +42,7 @@ impl Default for EvaluationSettings {
         Self {
             name: "predictions".to_owned(),
             target: "genre".to_owned(),
-            side: Side::Test,
+            split: Split::Test,
             split_rule: None,
             feature: None,
             classes: None,
@@ -65,7 +65,7 @@ pub struct Evaluated {
     /// Warnings about the rows that affect the interpretation of the scores.
     pub warnings: Vec<String>,
     /// The evaluated split.
-    pub side: Side,
+    pub split: Split,
     /// Seed of the resamples from which intervals are computed.
     pub seed: u64,
     /// Root folder of the store.
@@ -102,27 +102,27 @@ pub fn evaluate(
         classes = Some(trained.targets()[0].classes().to_vec());
     }
     let data = open(store, settings, classes)?;
-    let side = settings.side;
-    let rows = data.rows_of(side);
+    let split = settings.split;
+    let rows = data.rows_of(split);
     if rows.is_empty() {
         return Err(PlainError::usage(format!(
             "split: version {} has no {} rows under rule {}: choose another split or rule",
             data.store().version(),
-            side.name(),
+            split.name(),
             data.split_name()
         ))
         .into());
     }
 
     let target = &data.targets()[0];
-    let probabilities = answers.probabilities(&data, side, settings.values)?;
+    let probabilities = answers.probabilities(&data, split, settings.values)?;
     let mut predictions = Predictions::new(target.name(), target.classes(), target.is_multi());
     push(&mut predictions, &data, 0, &rows, &probabilities)
         .map_err(EvaluationError::predictions)?;
 
-    let leaks = leaks_of(&data, trained.as_deref(), side);
-    let mut warnings = data.lacking(side);
-    warnings.extend(data.unknown_classes(side));
+    let leaks = leaks_of(&data, trained.as_deref(), split);
+    let mut warnings = data.lacking(split);
+    warnings.extend(data.unknown_classes(split));
     warnings.extend(leaks.warning("the model"));
     let evaluation = Evaluation::unless_stopped(&predictions, settings.seed, leaks, stop)
         .map_err(EvaluationError::predictions)?;
@@ -131,7 +131,7 @@ pub fn evaluate(
         evaluation,
         predictions,
         warnings,
-        side,
+        split,
         seed: settings.seed,
         store: data.store().root().to_owned(),
         version: data.store().version(),
@@ -184,11 +184,11 @@ fn open(
 }
 
 /// Counts what the split shares with the training rows: of the version `trained`, or else of the same version.
-fn leaks_of(data: &Dataset, trained: Option<&Dataset>, side: Side) -> Leaks {
-    let leaks = leaks(data, side);
+fn leaks_of(data: &Dataset, trained: Option<&Dataset>, split: Split) -> Leaks {
+    let leaks = leaks(data, split);
     let Some(trained) = trained else {
         return leaks;
     };
-    let training = members(trained, Side::Training);
-    leaks.compared_with_run(Some(&training), members(data, side))
+    let training = members(trained, Split::Training);
+    leaks.compared_with_run(Some(&training), members(data, split))
 }

@@ -1,6 +1,6 @@
 //! Rows of a dataset as the scores need them: with their labels, and with the ids that two splits may share.
 
-use wavemill_loader::{Dataset, Side};
+use wavemill_loader::{Dataset, Split};
 use wavemill_scores::ScoresError;
 use wavemill_scores::metrics::{Label, Leaks, Member, Noun, Predictions, Row};
 
@@ -53,21 +53,21 @@ pub fn push<M>(
 
 /// Counts the tracks, artists, albums and recordings that a split shares with the training split, including unlabelled
 /// rows.
-pub fn leaks<M>(data: &Dataset<M>, side: Side) -> Leaks {
+pub fn leaks<M>(data: &Dataset<M>, split: Split) -> Leaks {
     Leaks::new(
         data.split_rule(),
-        side.name(),
-        members(data, Side::Training),
-        members(data, side),
+        split,
+        members(data, Split::Training),
+        members(data, split),
     )
     .with_noun(Noun::of(data.store().manifest().recipe.catalog.dataset))
 }
 
 /// Returns the rows of a split with the ids that are compared between splits.
-pub fn members<M>(data: &Dataset<M>, side: Side) -> Vec<Member<'_>> {
+pub fn members<M>(data: &Dataset<M>, split: Split) -> Vec<Member<'_>> {
     let rows = data.rows();
     let mut members = Vec::new();
-    for row in data.rows_of(side) {
+    for row in data.rows_of(split) {
         let row = row as usize;
         members.push(Member {
             track_id: rows.track_ids[row],

@@ -9,7 +9,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Schema};
 use tempfile::TempDir;
-use wavemill_loader::{Dataset, Needs, Side, Store};
+use wavemill_loader::{Dataset, Needs, Split, Store};
 use wavemill_schemas::config::Data;
 use wavemill_schemas::exit::{Classified, Kind};
 use wavemill_scores::metrics::{ComparedWith, Evaluation, Report};
@@ -29,7 +29,7 @@ fn made(fixture: &Fixture) -> Made {
     let data = dataset(&folder, "genre");
     let rows = data.rows();
     let mut keys = Vec::new();
-    for row in data.rows_of(Side::Test) {
+    for row in data.rows_of(Split::Test) {
         let row = row as usize;
         let segment = i64::from(rows.segments[row]);
         keys.push((

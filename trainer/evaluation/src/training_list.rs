@@ -20,7 +20,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use wavemill_loader::{Dataset, Side};
+use wavemill_loader::{Dataset, Split};
 use wavemill_schemas::durable::if_there;
 use wavemill_scores::metrics::Member;
 use wavemill_scores::records::RunDir;
@@ -62,7 +62,7 @@ impl TrainingList {
         let rows = data.rows();
         let mut seen = HashSet::new();
         let mut tracks = BTreeSet::new();
-        for row in data.rows_of(Side::Training) {
+        for row in data.rows_of(Split::Training) {
             let row = row as usize;
             // List a track once, although it may have rows for several segments and tempo-stretched copies.
             if !seen.insert(rows.track_ids[row]) {

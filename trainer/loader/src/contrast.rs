@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{Dataset, Side, Target};
+use crate::{Dataset, Split, Target};
 
 /// Maximum number of class names in one warning. Further classes are only counted.
 const NAMES_MAX: usize = 8;
@@ -53,7 +53,7 @@ impl<M> Dataset<M> {
     /// per row cannot be learned if all labelled training rows have the same labels.
     pub fn unlearnable(&self) -> Option<(&str, String)> {
         for target in &self.targets {
-            let labels = self.labels_on(Side::Training, target);
+            let labels = self.labels_on(Split::Training, target);
             if !labels.alike {
                 continue;
             }
@@ -72,11 +72,11 @@ impl<M> Dataset<M> {
 
     /// Returns the first target that has no labelled row in the validation or test split, with that split: no score can
     /// be computed.
-    pub fn unscorable(&self) -> Option<(&str, Side)> {
+    pub fn unscorable(&self) -> Option<(&str, Split)> {
         for target in &self.targets {
-            for side in [Side::Validation, Side::Test] {
-                if self.labels_on(side, target).rows == 0 {
-                    return Some((target.name(), side));
+            for split in [Split::Validation, Split::Test] {
+                if self.labels_on(split, target).rows == 0 {
+                    return Some((target.name(), split));
                 }
             }
         }
@@ -89,7 +89,7 @@ impl<M> Dataset<M> {
         let mut told = Vec::new();
         // For a target with one class per row, a single class is an error, which `unlearnable` reports.
         for target in self.targets.iter().filter(|target| target.is_multi()) {
-            let everywhere = self.labels_on(Side::Training, target).everywhere(target);
+            let everywhere = self.labels_on(Split::Training, target).everywhere(target);
             if !everywhere.is_empty() {
                 told.push(format!(
                     "all training rows of {} with a label have {}: a model can only say so of every row",
@@ -101,25 +101,25 @@ impl<M> Dataset<M> {
         told
     }
 
-    /// Returns a warning for each target whose scores on the split `side` are limited by its labels: classes that occur
+    /// Returns a warning for each target whose scores on `split` are limited by its labels: classes that occur
     /// in training but not in the split, a single class, or a label that all rows have.
-    pub fn lacking(&self, side: Side) -> Vec<String> {
+    pub fn lacking(&self, split: Split) -> Vec<String> {
         self.targets
             .iter()
-            .filter_map(|target| self.lacking_of(target, side))
+            .filter_map(|target| self.lacking_of(target, split))
             .collect()
     }
 
     /// Returns the warning of [`Self::lacking`] for one target.
-    fn lacking_of(&self, target: &Target, side: Side) -> Option<String> {
-        let labels = self.labels_on(side, target);
+    fn lacking_of(&self, target: &Target, split: Split) -> Option<String> {
+        let labels = self.labels_on(split, target);
         // A split without labels is an error, which `unscorable` reports.
         if labels.rows == 0 {
             return None;
         }
         let everywhere = labels.everywhere(target);
         let name = target.name();
-        let rows = format!("{} rows of {name} with a label", side.name());
+        let rows = format!("{} rows of {name} with a label", split.name());
 
         if !target.is_multi() && !everywhere.is_empty() {
             let class = listed(&everywhere);
@@ -138,11 +138,11 @@ impl<M> Dataset<M> {
             ));
         }
         // Classes that are missing in training as well are reported by `unseen`.
-        let lacking = labels.lacking(target, &self.labels_on(Side::Training, target));
+        let lacking = labels.lacking(target, &self.labels_on(Split::Training, target));
         if !lacking.is_empty() {
             told.push(format!(
                 "no {} row of {name} is {}",
-                side.name(),
+                split.name(),
                 listed(&lacking)
             ));
         }
@@ -155,13 +155,13 @@ impl<M> Dataset<M> {
         ))
     }
 
-    /// Counts the labels of `target` on the rows of the split `side`.
-    fn labels_on(&self, side: Side, target: &Target) -> Labels {
+    /// Counts the labels of `target` on the rows of `split`.
+    fn labels_on(&self, split: Split, target: &Target) -> Labels {
         let mut counts = vec![0; target.classes().len()];
         let mut kinds = BTreeSet::new();
         let mut labelled = 0;
 
-        for row in self.rows_of(side) {
+        for row in self.rows_of(split) {
             // Compare sets of labels, so that the order of a row's labels has no effect.
             let labels: BTreeSet<i64> = target.labels(&self.rows, row).collect();
             if labels.is_empty() {

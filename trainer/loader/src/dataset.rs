@@ -21,7 +21,7 @@ use crate::rows::{self, RowGroup, Rows};
 use crate::shard::Shard;
 use crate::splits::RuleInUse;
 use crate::store::Copying;
-use crate::{DatasetError, HostMemory, InputSpec, Side, Store, Target, folds, order, splits};
+use crate::{DatasetError, HostMemory, InputSpec, Split, Store, Target, folds, order, splits};
 
 /// The inputs that a model needs. Other data are not read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub struct Dataset<M = Vec<u8>> {
     pub(crate) form: Form,
     pub(crate) rows: Rows,
     pub(crate) pages: Pages,
-    pub(crate) sides: Vec<Option<Side>>,
+    pub(crate) splits: Vec<Option<Split>>,
     pub(crate) rule: RuleInUse,
     pub(crate) targets: Vec<Target>,
     pub(crate) metadata: Option<Metadata>,
@@ -112,7 +112,7 @@ impl<M> Dataset<M> {
 
         // The splits must be known before classes, means and vocabularies are computed, since these may use only
         // training rows.
-        let training: Vec<u32> = on_side(&dataset.sides, Side::Training).collect();
+        let training: Vec<u32> = rows_in(&dataset.splits, Split::Training).collect();
         let store = &dataset.store;
         let rows = &dataset.rows;
         dataset.targets = Target::resolve(&data.targets, store, rows, &training)?;
@@ -185,7 +185,7 @@ impl<M> Dataset<M> {
         }
 
         if !data.targets.is_empty() {
-            let training: Vec<u32> = on_side(&dataset.sides, Side::Training).collect();
+            let training: Vec<u32> = rows_in(&dataset.splits, Split::Training).collect();
             dataset.targets =
                 Target::resolve(&data.targets, &dataset.store, &dataset.rows, &training)?;
         }
@@ -224,7 +224,7 @@ impl<M> Dataset<M> {
 
         rows.near_groups = near_groups(&store)?;
 
-        // Folds are computed from all rows: without those of some files, an artist may be on another side.
+        // Folds are computed from all rows: without those of some files, an artist may be in another split.
         let split = data.split.as_deref();
         if let (Some(lost), Some(_)) = (lost.first(), split.and_then(FoldRule::parse)) {
             let path = &lost.path;
@@ -243,7 +243,7 @@ impl<M> Dataset<M> {
             _copying: is_streamed
                 .then(|| store.copy_in_background(copied))
                 .flatten(),
-            sides: splits::sides(&store, &rows, &folders, data.split.as_deref())?,
+            splits: splits::splits(&store, &rows, &folders, data.split.as_deref())?,
             rule: RuleInUse::new(&store, data.split.as_deref()),
             store,
             spec,
@@ -329,8 +329,8 @@ impl<M> Dataset<M> {
     }
 
     /// Returns the rows of a split, in manifest order.
-    pub fn rows_of(&self, side: Side) -> Vec<u32> {
-        on_side(&self.sides, side).collect()
+    pub fn rows_of(&self, split: Split) -> Vec<u32> {
+        rows_in(&self.splits, split).collect()
     }
 
     /// Returns the fold of each row in cross-validation with `n_folds` folds, from 1. The rule `fold-I-of-K` uses them.
@@ -374,13 +374,13 @@ impl<M> Dataset<M> {
 
     /// Returns the number of training rows in each class of a target.
     pub fn class_counts(&self, target: usize) -> Vec<u64> {
-        self.targets[target].counts(&self.rows, &self.rows_of(Side::Training))
+        self.targets[target].counts(&self.rows, &self.rows_of(Split::Training))
     }
 
-    /// Returns the number of tracks on `side` that have each class of `target`.
-    pub fn tracks_of_classes(&self, target: &Target, side: Side) -> Vec<u64> {
+    /// Returns the number of tracks in `split` that have each class of `target`.
+    pub fn tracks_of_classes(&self, target: &Target, split: Split) -> Vec<u64> {
         let mut seen = HashSet::new();
-        let mut rows = self.rows_of(side);
+        let mut rows = self.rows_of(split);
         rows.retain(|&row| seen.insert(self.rows.track_ids[row as usize]));
         target.counts(&self.rows, &rows)
     }
@@ -415,7 +415,7 @@ impl<M> Dataset<M> {
 
     /// Returns the training rows of an epoch in each row group, selected by `data.sampler`.
     pub(crate) fn training_groups(&self, seed: u64, epoch: u64) -> Vec<Vec<u32>> {
-        let groups = self.groups(Side::Training);
+        let groups = self.groups(Split::Training);
         let Some(target) = self
             .targets
             .first()
@@ -429,13 +429,13 @@ impl<M> Dataset<M> {
     }
 
     /// Returns the rows of a split in each row group of the feature, in manifest order.
-    pub(crate) fn groups(&self, side: Side) -> Vec<Vec<u32>> {
+    pub(crate) fn groups(&self, split: Split) -> Vec<Vec<u32>> {
         let mut groups = Vec::with_capacity(self.rows.groups.len());
         for RowGroup { rows, .. } in &self.rows.groups {
-            let on_side = rows
+            let in_split = rows
                 .clone()
-                .filter(|&row| self.sides[row as usize] == Some(side));
-            groups.push(on_side.collect());
+                .filter(|&row| self.splits[row as usize] == Some(split));
+            groups.push(in_split.collect());
         }
         groups
     }
@@ -462,7 +462,7 @@ struct Files {
     rows: Rows,
     pages: Pages,
     /// The split of each file, according to the manifest.
-    folders: Vec<Option<String>>,
+    folders: Vec<Option<Split>>,
     lost: Vec<LostFile>,
 }
 
@@ -535,7 +535,8 @@ impl Files {
         self.rows
             .append(&opened.shard, &opened.columns, file, feature, targets)?;
         self.pages.append(opened.shard, opened.located);
-        self.folders.push(entry.split.clone());
+        let split = entry.split.as_deref();
+        self.folders.push(split.and_then(Split::named));
         Ok(())
     }
 }
@@ -589,9 +590,9 @@ fn stopped() -> DatasetError {
     PlainError::failed("opening the feature was stopped").into()
 }
 
-fn on_side(sides: &[Option<Side>], side: Side) -> impl Iterator<Item = u32> {
+fn rows_in(splits: &[Option<Split>], split: Split) -> impl Iterator<Item = u32> {
     (0..)
-        .zip(sides)
-        .filter(move |(_, on)| **on == Some(side))
+        .zip(splits)
+        .filter(move |(_, of_row)| **of_row == Some(split))
         .map(|(row, _)| row)
 }

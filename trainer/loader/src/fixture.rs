@@ -25,13 +25,12 @@ use wavemill_schemas::manifest::{
 };
 use wavemill_schemas::recipe::{Compression, Dtype, Layout, Recipe, ShardSpec};
 use wavemill_schemas::row_arrays::{self, Row};
+use wavemill_schemas::split::Split;
 use wavemill_schemas::{FORMAT_VERSION, canonical, tables, tensor_arrays};
 use wavemill_versions::layout;
 
 /// The name of the feature.
 pub(crate) const FEATURE: &str = "log_mel";
-
-const SIDES: [&str; 3] = ["training", "validation", "test"];
 
 /// Identifies one row by its clip, segment and tempo.
 #[derive(Clone, Copy, Debug)]
@@ -171,13 +170,13 @@ impl Fixture {
     }
 
     /// Returns the split of a clip under the recipe's rule, `artist`.
-    pub(crate) fn side_by_artist(&self, clip: usize) -> &'static str {
-        SIDES[(self.artist(clip) + 3).saturating_sub(self.artists)]
+    pub(crate) fn split_by_artist(&self, clip: usize) -> Split {
+        Split::ALL[(self.artist(clip) + 3).saturating_sub(self.artists)]
     }
 
     /// Returns the split of a clip under the rule `split_stratified`.
-    pub(crate) fn side_stratified(clip: usize) -> &'static str {
-        SIDES[(clip % 10).saturating_sub(7)]
+    pub(crate) fn split_stratified(clip: usize) -> Split {
+        Split::ALL[(clip % 10).saturating_sub(7)]
     }
 
     /// Returns the bytes of a row's tensor as stored in Parquet.
@@ -208,15 +207,16 @@ impl Fixture {
         let schema =
             tables::feature_schema(&feature, &targets, self.layout, self.dtype).expect("a schema");
 
-        for side in SIDES {
+        for split in Split::ALL {
             let clips: Vec<usize> = (0..self.clips)
-                .filter(|&clip| self.side_by_artist(clip) == side)
+                .filter(|&clip| self.split_by_artist(clip) == split)
                 .collect();
 
             for (shard, clips) in clips.chunks(self.shard_clips).enumerate() {
+                let name = split.name();
                 let path =
-                    format!("data/fixture/features/{FEATURE}/split={side}/{shard:05}.parquet");
-                let rows = self.rows_of(clips, side);
+                    format!("data/fixture/features/{FEATURE}/split={name}/{shard:05}.parquet");
+                let rows = self.rows_of(clips, split);
 
                 let groups: Vec<RecordBatch> = rows
                     .chunks(self.row_group_rows)
@@ -230,7 +230,7 @@ impl Fixture {
                     &groups,
                 );
                 entry.feature = Some(FEATURE.to_owned());
-                entry.split = Some(side.to_owned());
+                entry.split = Some(name.to_owned());
                 files.push(entry);
             }
         }
@@ -247,8 +247,8 @@ impl Fixture {
         manifest
     }
 
-    fn rows_of(&self, clips: &[usize], side: &str) -> Vec<RowId> {
-        let has_copies = side == "training" || self.copies_everywhere;
+    fn rows_of(&self, clips: &[usize], split: Split) -> Vec<RowId> {
+        let has_copies = split == Split::Training || self.copies_everywhere;
         let variants: &[f32] = if self.stretched && has_copies {
             &[1.0, 1.15]
         } else {
@@ -310,7 +310,7 @@ impl Fixture {
         let mut counts: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for clip in 0..self.clips {
             let counts = counts
-                .entry(self.side_by_artist(clip).to_owned())
+                .entry(self.split_by_artist(clip).name().to_owned())
                 .or_insert_with(|| vec![0; classes.len()]);
             if let Some(class) = self.class(clip) {
                 counts[class as usize] += 1;
@@ -424,16 +424,16 @@ impl Fixture {
             ("split_official", self.texts(&|_| "none".to_owned())),
             (
                 "split_stratified",
-                self.texts(&|clip| Self::side_stratified(clip).to_owned()),
+                self.texts(&|clip| Self::split_stratified(clip).name().to_owned()),
             ),
             (
                 "split_artist",
-                self.texts(&|clip| self.side_by_artist(clip).to_owned()),
+                self.texts(&|clip| self.split_by_artist(clip).name().to_owned()),
             ),
         ];
         if let Some(name) = self.own_column {
-            let sides = self.texts(&|clip| Self::side_stratified(clip).to_owned());
-            tracks.push((name, sides));
+            let splits = self.texts(&|clip| Self::split_stratified(clip).name().to_owned());
+            tracks.push((name, splits));
         }
 
         let features = [
@@ -550,10 +550,10 @@ impl Fixture {
         let mut squares = vec![0.0; bands];
         let mut values = 0;
         let training: Vec<usize> = (0..self.clips)
-            .filter(|&c| self.side_by_artist(c) == "training")
+            .filter(|&c| self.split_by_artist(c) == Split::Training)
             .collect();
 
-        for row in self.rows_of(&training, "training") {
+        for row in self.rows_of(&training, Split::Training) {
             let frames = self.frames(row.clip);
             values += frames as u64;
             for (i, x) in (self.values)(self, row).into_iter().enumerate() {

@@ -7,6 +7,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
+use wavemill_schemas::split::Split;
+
 use crate::rows::Rows;
 
 /// Number of rows by label.
@@ -14,8 +16,8 @@ type LabelCounts = BTreeMap<i32, u64>;
 
 /// One of the divisions of cross-validation: the rule `fold-I-of-K`, where I counts from 1.
 ///
-/// Fold I is the test side, the next fold (after the last, the first) is the validation side, and the others are the
-/// training side.
+/// Fold I is the test split, the next fold (after the last, the first) is the validation split, and the others are the
+/// training split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FoldRule {
     fold: usize,
@@ -43,11 +45,16 @@ impl FoldRule {
         .then_some(rule)
     }
 
-    /// Returns for each row the distance from the rule's fold to the row's: 0 for the fold itself, 1 for the next one.
-    pub(crate) fn distances(self, rows: &Rows) -> Vec<usize> {
+    /// Returns the split of each row.
+    pub(crate) fn splits(self, rows: &Rows) -> Vec<Option<Split>> {
         let folds = of_rows(rows, self.n_folds).into_iter();
         let distances = folds.map(|fold| (fold + self.n_folds - self.fold) % self.n_folds);
-        distances.collect()
+        let splits = distances.map(|distance| match distance {
+            0 => Split::Test,
+            1 => Split::Validation,
+            _ => Split::Training,
+        });
+        splits.map(Some).collect()
     }
 }
 

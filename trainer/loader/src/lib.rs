@@ -48,6 +48,6 @@ pub use order::n_batches;
 pub use plan::LoaderPlan;
 pub use rows::{RowGroup, Rows};
 pub use spec::{InputSpec, MetadataColumn};
-pub use splits::Side;
 pub use store::Store;
+pub use wavemill_schemas::split::Split;
 pub use wavemill_versions::{StorePlace, Traffic, traffic};

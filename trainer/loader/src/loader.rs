@@ -18,7 +18,7 @@ use crate::form::Form;
 use crate::page::Scratch;
 use crate::pages::RowToRead;
 use crate::plan::LoaderPlan;
-use crate::{Batch, BatchMemory, Dataset, DatasetError, HostMemory, Side, order};
+use crate::{Batch, BatchMemory, Dataset, DatasetError, HostMemory, Split, order};
 
 /// Number of rows that a reader thread reads from an object store at the same time.
 const ROWS_AHEAD: usize = 32;
@@ -62,14 +62,14 @@ impl<M: HostMemory> Loader<M> {
     pub fn start(dataset: &Arc<Dataset<M>>, plan: LoaderPlan) -> Result<Self, DatasetError> {
         plan.check(dataset)?;
         let mut order = if plan.shuffle {
-            let groups = match plan.side {
-                Side::Training => dataset.training_groups(plan.seed, plan.epoch),
-                side => dataset.groups(side),
+            let groups = match plan.split {
+                Split::Training => dataset.training_groups(plan.seed, plan.epoch),
+                split => dataset.groups(split),
             };
             order::shuffled(&groups, plan.seed, plan.epoch, dataset.shuffle_window)
         } else {
             // Evaluation reads the rows in manifest order.
-            dataset.groups(plan.side).concat()
+            dataset.groups(plan.split).concat()
         };
         if plan.buckets > 1 {
             let frames = &dataset.rows.frames;

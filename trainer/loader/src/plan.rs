@@ -4,13 +4,13 @@ use wavemill_schemas::rng;
 
 use crate::form::{Form, RowKind};
 use crate::frames::{Excerpt, RowFrames};
-use crate::{Dataset, DatasetError, Side};
+use crate::{Dataset, DatasetError, Split};
 
 /// The rows that are read in an epoch, and how they are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoaderPlan {
     /// The split whose rows are read.
-    pub side: Side,
+    pub split: Split,
     /// True if rows are shuffled over windows of `data.shuffle_window` row groups; otherwise they are in manifest
     /// order.
     pub shuffle: bool,
@@ -49,7 +49,7 @@ impl Default for LoaderPlan {
     /// ahead.
     fn default() -> Self {
         Self {
-            side: Side::Training,
+            split: Split::Training,
             shuffle: false,
             seed: 0,
             epoch: 0,

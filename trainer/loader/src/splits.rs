@@ -5,41 +5,11 @@ use std::collections::HashMap;
 
 use arrow::array::RecordBatch;
 use wavemill_schemas::recipe::SplitRule;
+use wavemill_schemas::split::Split;
 
 use crate::folds::FoldRule;
 use crate::rows::Rows;
 use crate::{DatasetError, Store};
-
-/// One of the three splits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub enum Side {
-    /// Rows from which a model learns.
-    #[default]
-    Training,
-    /// Rows that determine when training stops.
-    Validation,
-    /// Rows on which a model is evaluated once.
-    Test,
-}
-
-impl Side {
-    /// The three splits in order.
-    pub const ALL: [Self; 3] = [Self::Training, Self::Validation, Self::Test];
-
-    /// Returns the name of the split in manifests: `training`, `validation`, `test`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Training => "training",
-            Self::Validation => "validation",
-            Self::Test => "test",
-        }
-    }
-
-    /// Returns the split with a name that [`Self::name`] returns.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|side| side.name() == name)
-    }
-}
 
 /// Prefix of the columns of `tracks` that contain the splits of a rule.
 const COLUMN_PREFIX: &str = "split_";
@@ -53,56 +23,42 @@ const COLUMN_PREFIX: &str = "split_";
 /// # Errors
 /// [`DatasetError::Unfit`], which names the store's rules, if the rule does not exist, and the errors of
 /// [`Store::table`].
-pub(crate) fn sides(
+pub(crate) fn splits(
     store: &Store,
     rows: &Rows,
-    folders: &[Option<String>],
+    folders: &[Option<Split>],
     rule: Option<&str>,
-) -> Result<Vec<Option<Side>>, DatasetError> {
+) -> Result<Vec<Option<Split>>, DatasetError> {
     let own = store.rule();
-    let mut sides: Vec<Option<Side>> = Vec::with_capacity(rows.len());
     let asked = rule.filter(|rule| *rule != own);
     let tests_copies =
         asked.is_none() && store.manifest().recipe.split.rule == SplitRule::SegmentStretched;
-    match asked {
+    let mut splits: Vec<Option<Split>> = match (asked, asked.and_then(FoldRule::parse)) {
         // The recipe's own rule determined the folders. Under the rule `segment`, a track is in several splits, which a
         // column of `tracks` cannot represent.
-        None => {
-            for &group in &rows.group_of {
-                let file = rows.groups[group as usize].file;
-                sides.push(folders[file as usize].as_deref().and_then(Side::named));
-            }
+        (None, _) => {
+            let groups = rows.group_of.iter();
+            let files = groups.map(|&group| rows.groups[group as usize].file);
+            files.map(|file| folders[file as usize]).collect()
         }
-        Some(rule) => match FoldRule::parse(rule) {
-            Some(fold) => {
-                let distances = fold.distances(rows).into_iter();
-                sides.extend(distances.map(|distance| {
-                    Some(match distance {
-                        0 => Side::Test,
-                        1 => Side::Validation,
-                        _ => Side::Training,
-                    })
-                }));
-            }
-            None => {
-                let of_track = by_track(store, rule, own)?;
-                for track in &rows.track_ids {
-                    sides.push(of_track.get(track).copied());
-                }
-            }
-        },
-    }
+        (Some(_), Some(fold)) => fold.splits(rows),
+        (Some(rule), None) => {
+            let of_track = by_track(store, rule, own)?;
+            let tracks = rows.track_ids.iter();
+            tracks.map(|track| of_track.get(track).copied()).collect()
+        }
+    };
 
     if tests_copies {
-        return Ok(sides);
+        return Ok(splits);
     }
-    for (side, variant) in sides.iter_mut().zip(&rows.variants) {
+    for (split, variant) in splits.iter_mut().zip(&rows.variants) {
         // Copies at another tempo are for training only. In validation and test, they would count their clip twice.
-        if *variant != 1.0 && *side != Some(Side::Training) {
-            *side = None;
+        if *variant != 1.0 && *split != Some(Split::Training) {
+            *split = None;
         }
     }
-    Ok(sides)
+    Ok(splits)
 }
 
 /// The split rule that is in use.
@@ -117,7 +73,7 @@ pub(crate) struct RuleInUse {
 }
 
 impl RuleInUse {
-    /// Returns the requested split rule, or the recipe's rule if `asked` is `None`. The caller must call [`sides`]
+    /// Returns the requested split rule, or the recipe's rule if `asked` is `None`. The caller must call [`splits`]
     /// first, which rejects a rule without a column in `tracks`.
     pub(crate) fn new(store: &Store, asked: Option<&str>) -> Self {
         let own = store.manifest().recipe.split.rule;
@@ -153,7 +109,7 @@ impl RuleInUse {
 
 /// Returns the split of each track according to the column of `tracks` for `rule`. `own` is the recipe's rule, which
 /// needs no column.
-fn by_track(store: &Store, rule: &str, own: &str) -> Result<HashMap<i64, Side>, DatasetError> {
+fn by_track(store: &Store, rule: &str, own: &str) -> Result<HashMap<i64, Split>, DatasetError> {
     let column = format!("{COLUMN_PREFIX}{rule}");
     let table = store.table("tracks", |name| {
         name == "track_id" || name.starts_with(COLUMN_PREFIX)
@@ -163,14 +119,10 @@ fn by_track(store: &Store, rule: &str, own: &str) -> Result<HashMap<i64, Side>, 
         return Err(DatasetError::not_there("split", rule, &there));
     };
 
-    let mut by_track = HashMap::new();
-    for (track, side) in pairs {
-        // A track without a valid value is in no split: `Dataset::warnings` counts its rows.
-        if let Some(side) = Side::named(&side) {
-            by_track.insert(track, side);
-        }
-    }
-    Ok(by_track)
+    // A track without a valid value is in no split: `Dataset::warnings` counts its rows.
+    let pairs = pairs.into_iter();
+    let splits = pairs.filter_map(|(track, name)| Some((track, Split::named(&name)?)));
+    Ok(splits.collect())
 }
 
 /// Lists the split rules that have a column in `tracks`, and the recipe's rule.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::contrast::listed;
-use crate::{Dataset, Side, Target};
+use crate::{Dataset, Split, Target};
 
 impl<M> Dataset<M> {
     /// Returns the warnings about a dataset, one sentence each; empty if there is nothing unusual.
@@ -16,7 +16,7 @@ impl<M> Dataset<M> {
             ));
         }
         warnings.extend(self.other_statistics());
-        warnings.extend(self.on_no_side());
+        warnings.extend(self.in_no_split());
 
         for target in &self.targets {
             warnings.extend(self.unlabelled(target));
@@ -25,8 +25,8 @@ impl<M> Dataset<M> {
             warnings.extend(self.unseen(target));
         }
         warnings.extend(self.constant());
-        warnings.extend(self.lacking(Side::Validation));
-        warnings.extend(self.lacking(Side::Test));
+        warnings.extend(self.lacking(Split::Validation));
+        warnings.extend(self.lacking(Split::Test));
 
         warnings.extend(self.without_metadata());
         warnings.extend(self.published());
@@ -37,18 +37,18 @@ impl<M> Dataset<M> {
         warnings
     }
 
-    /// Returns a warning for each target with labels in the split `side` that the model of [`Self::open_for`] does not
+    /// Returns a warning for each target with labels in `split` that the model of [`Self::open_for`] does not
     /// know.
-    pub fn unknown_classes(&self, side: Side) -> Vec<String> {
+    pub fn unknown_classes(&self, split: Split) -> Vec<String> {
         self.targets
             .iter()
-            .filter_map(|target| self.unknown_classes_of(target, side))
+            .filter_map(|target| self.unknown_classes_of(target, split))
             .collect()
     }
 
     /// Returns the warning of [`Self::unknown_classes`] for one target.
-    fn unknown_classes_of(&self, target: &Target, side: Side) -> Option<String> {
-        let rows = self.rows_of(side);
+    fn unknown_classes_of(&self, target: &Target, split: Split) -> Option<String> {
+        let rows = self.rows_of(split);
         let mut n_rows = 0;
         let mut names = BTreeSet::new();
         for &row in &rows {
@@ -60,7 +60,7 @@ impl<M> Dataset<M> {
         if n_rows == 0 {
             return None;
         }
-        let of = format!("{n_rows} of {} {} rows", rows.len(), side.name());
+        let of = format!("{n_rows} of {} {} rows", rows.len(), split.name());
         let name = target.name();
         let classes = listed(&names.into_iter().collect::<Vec<_>>());
         Some(if target.is_multi() {
@@ -87,38 +87,38 @@ impl<M> Dataset<M> {
         ))
     }
 
-    fn on_no_side(&self) -> Option<String> {
-        let aside = self.sides.iter().filter(|side| side.is_none()).count();
+    fn in_no_split(&self) -> Option<String> {
+        let aside = self.splits.iter().filter(|split| split.is_none()).count();
         if aside == 0 {
             return None;
         }
         Some(format!(
-            "{aside} of {} rows are on no side under {} and not read: copies at another tempo, which only train, \
-             or tracks without a side",
-            self.sides.len(),
+            "{aside} of {} rows are in no split under {} and not read: copies at another tempo, which only train, \
+             or tracks without a split",
+            self.splits.len(),
             self.split_name()
         ))
     }
 
     fn unlabelled(&self, target: &Target) -> Option<String> {
-        let mut sides = Vec::new();
-        for side in Side::ALL {
-            let rows = self.rows_of(side);
+        let mut splits = Vec::new();
+        for split in Split::ALL {
+            let rows = self.rows_of(split);
             let without = rows
                 .iter()
                 .filter(|&&row| target.labels(&self.rows, row).next().is_none())
                 .count();
             if without > 0 {
-                sides.push(format!("{without} of {} {}", rows.len(), side.name()));
+                splits.push(format!("{without} of {} {}", rows.len(), split.name()));
             }
         }
 
-        if sides.is_empty() {
+        if splits.is_empty() {
             return None;
         }
         Some(format!(
             "{} rows have no {}: they add to no loss and no score",
-            sides.join(", "),
+            splits.join(", "),
             target.name()
         ))
     }
@@ -158,9 +158,9 @@ impl<M> Dataset<M> {
         let metadata = self.metadata.as_ref()?;
         let mut n_read = 0;
         let mut n_without = 0;
-        for (row, side) in (0..).zip(&self.sides) {
+        for (row, split) in (0..).zip(&self.splits) {
             // A row in no split is never read, so its missing metadata is irrelevant.
-            if side.is_some() {
+            if split.is_some() {
                 n_read += 1;
                 n_without += u64::from(!metadata.has(row));
             }

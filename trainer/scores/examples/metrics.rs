@@ -11,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use wavemill_schemas::recipe::SplitRule;
+use wavemill_schemas::split::Split;
 use wavemill_scores::metrics::{Evaluation, Label, Leaks, Predictions, Row};
 
 #[derive(Deserialize)]
@@ -73,7 +74,7 @@ fn main() -> Result<()> {
     let evaluation = Evaluation::from_predictions(
         &predictions,
         0,
-        Leaks::new(SplitRule::Artist, "test", [], []),
+        Leaks::new(SplitRule::Artist, Split::Test, [], []),
     )?;
 
     if args.get(1).is_some_and(|arg| arg == "--table") {

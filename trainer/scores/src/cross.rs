@@ -29,7 +29,7 @@ pub struct CrossResult {
 /// A run of a cross-validation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CrossRun {
-    /// The fold that is the test side, from 1; `None` if only the seeds differ.
+    /// The fold that is the test split, from 1; `None` if only the seeds differ.
     pub fold: Option<usize>,
     /// The run's seed.
     pub seed: u64,
@@ -87,9 +87,9 @@ impl Summary {
     /// Summarizes the values of runs by their fold, if they have one; `None` for fewer than two values or folds.
     ///
     /// The interval is Student's t interval over the n folds, each with the mean over its seeds: runs of one fold share
-    /// their test side. The training sides of folds overlap, so their scores are correlated: the variance of the mean
+    /// their test split. The training splits of folds overlap, so their scores are correlated: the variance of the mean
     /// is s² (1 / n + test rows / training rows). Source: Nadeau and Bengio, "Inference for the Generalization Error"
-    /// (2003). With K folds, K − 2 of them are the training side. Without folds, the interval is over the seeds.
+    /// (2003). With K folds, K − 2 of them are the training split. Without folds, the interval is over the seeds.
     fn new(values: &[(Option<usize>, f64)], folds: Option<usize>) -> Option<Self> {
         let all: Vec<f64> = values.iter().map(|(_, value)| *value).collect();
         let mut by_fold: BTreeMap<usize, Vec<f64>> = BTreeMap::new();

@@ -12,7 +12,7 @@ use wavemill_schemas::rng::mix;
 
 use crate::TrainError;
 use crate::augment::Augmenter;
-use crate::dataset::{Batch, BatchTensors, Dataset, DatasetTensors, RowKind, Side};
+use crate::dataset::{Batch, BatchTensors, Dataset, DatasetTensors, RowKind, Split};
 use crate::ffi;
 use crate::forward::ForwardPass;
 use crate::loss::{Criterion, TargetLoss, balanced_weights, positive_weights};
@@ -283,7 +283,7 @@ fn criterion(config: &Config, data: &Dataset, device: Device) -> Criterion {
 /// Counts the training rows that have a label of a target.
 fn n_labelled(data: &Dataset, target: usize) -> u64 {
     let target = &data.targets()[target];
-    let rows = data.rows_of(Side::Training).into_iter();
+    let rows = data.rows_of(Split::Training).into_iter();
     let labelled = rows.filter(|&row| target.labels(data.rows(), row).next().is_some());
     labelled.count() as u64
 }

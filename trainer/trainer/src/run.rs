@@ -31,7 +31,7 @@ use wavemill_terminal::interrupt::lock;
 
 use crate::TrainError;
 use crate::checkpoint::{self, BestEpoch, Checkpoints, Divergence, EpochSums, State};
-use crate::dataset::{Dataset, Loader, LoaderPlan, Side, n_batches};
+use crate::dataset::{Dataset, Loader, LoaderPlan, Split, n_batches};
 use crate::evaluate;
 use crate::learner::{Learner, StepContext, StepSummary};
 use crate::profile::{Part, Profile, ProfileTable};
@@ -44,7 +44,7 @@ use training_list::StartRun;
 
 pub(crate) use checks::{check, require_rows, same_feature};
 pub use monitor::{EpochSummary, Phase, RunMonitor};
-pub(crate) use training_list::known_side;
+pub(crate) use training_list::known_split;
 
 /// Inputs of [`fit`]: the run's configuration, its folder and its resources.
 pub struct Job {
@@ -163,7 +163,7 @@ impl<'a> Run<'a> {
         learner.measure(profile.clone());
         let schedules = Schedules::new(&config.schedule, config.optimizer.lr);
         let state = State::first(config, data, schedules.state().clone(), ranks.world_size());
-        let rows = data.rows_of(Side::Training).len();
+        let rows = data.rows_of(Split::Training).len();
 
         let mut run = Self {
             job,
@@ -361,13 +361,13 @@ impl<'a> Run<'a> {
     fn train_epoch(&mut self) -> Result<(), TrainError> {
         let mut batches = Loader::start(
             self.data,
-            plan(self.job, Side::Training, &self.state, self.ranks),
+            plan(self.job, Split::Training, &self.state, self.ranks),
         )?;
 
         self.monitor
             .epoch
             .store(self.state.epoch, Ordering::Relaxed);
-        self.monitor.phase.set(Side::Training);
+        self.monitor.phase.set(Split::Training);
         self.epoch_start = Instant::now();
 
         loop {
@@ -418,7 +418,7 @@ impl<'a> Run<'a> {
         // Average batch norm's buffers before validation, so that all ranks evaluate the same model.
         self.learner.average_buffers()?;
         let measured = Profile::start(&self.profile, Part::Validation);
-        let predictions = self.predictions(Side::Validation)?;
+        let predictions = self.predictions(Split::Validation)?;
         let validation =
             evaluate::validation(&predictions, self.config.train.select_target.as_deref())?;
         drop(measured);
@@ -477,11 +477,11 @@ impl<'a> Run<'a> {
         self.learner
             .set_temperatures(self.state.temperatures.clone());
 
-        let validation = self.score(Side::Validation)?;
+        let validation = self.score(Split::Validation)?;
         let test = if self.job.test {
-            self.score(Side::Test)?
+            self.score(Split::Test)?
         } else {
-            SideScores::default()
+            SplitScores::default()
         };
         let lost_rows: u64 = self.data.lost().iter().map(|file| file.rows).sum();
         self.warn_of_selection();
@@ -553,17 +553,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn score(&mut self, side: Side) -> Result<SideScores, TrainError> {
-        let predictions = self.predictions(side)?;
+    fn score(&mut self, split: Split) -> Result<SplitScores, TrainError> {
+        let predictions = self.predictions(split)?;
         // Every readable row has a prediction, so rows without a prediction are damaged.
         let rows = predictions.first().map_or(0, Predictions::len);
-        Ok(SideScores {
+        Ok(SplitScores {
             evaluations: evaluate::scores(
                 &predictions,
-                &evaluate::leaks(self.data, side),
+                &evaluate::leaks(self.data, split),
                 self.config.seed,
             )?,
-            damaged_rows: (self.data.rows_of(side).len() - rows) as u64,
+            damaged_rows: (self.data.rows_of(split).len() - rows) as u64,
         })
     }
 
@@ -604,16 +604,16 @@ impl<'a> Run<'a> {
         records.warning(self.state.epoch, self.state.step, &warning)
     }
 
-    fn predictions(&mut self, side: Side) -> Result<Vec<Predictions>, TrainError> {
+    fn predictions(&mut self, split: Split) -> Result<Vec<Predictions>, TrainError> {
         let start = Instant::now();
-        self.monitor.phase.set(side);
+        self.monitor.phase.set(split);
 
         self.learner.swap_average();
         let predicted = evaluate::predict(
             &self.learner,
             self.data,
             self.ranks,
-            plan(self.job, side, &self.state, self.ranks),
+            plan(self.job, split, &self.state, self.ranks),
             None,
         );
         self.learner.swap_average();
@@ -719,7 +719,7 @@ fn normalizes_per_rank(learner: &Learner, config: &Config, world_size: usize) ->
 
 /// Scores of a split (validation or test), and the number of its rows that could not be read.
 #[derive(Default)]
-struct SideScores {
+struct SplitScores {
     evaluations: Vec<Evaluation>,
     damaged_rows: u64,
 }
@@ -732,18 +732,18 @@ pub(crate) fn steps_total(train: &Train, batches: u64) -> u64 {
 
 /// Returns the number of epochs of a run that does not end early; `train.steps` may end the last one before its time.
 pub(crate) fn epochs_total(config: &Config, data: &Dataset) -> u64 {
-    let rows = data.rows_of(Side::Training).len();
+    let rows = data.rows_of(Split::Training).len();
     let batches = n_batches(rows, config.data.batch_size, config.data.drop_last);
     steps_total(&config.train, batches).div_ceil(batches.max(1))
 }
 
-fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderPlan {
+fn plan(job: &Job, split: Split, state: &State, ranks: &dyn Collective) -> LoaderPlan {
     let config = &job.config;
-    let training = side == Side::Training;
+    let training = split == Split::Training;
 
     // Validation and test read every row once, in manifest order, regardless of the settings for training batches.
     LoaderPlan {
-        side,
+        split,
         shuffle: training,
         seed: config.seed,
         epoch: state.epoch,

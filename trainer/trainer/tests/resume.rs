@@ -23,7 +23,7 @@ use wavemill_schemas::rng::Rng;
 use wavemill_scores::records::{RunDir, read_log};
 use wavemill_trainer::TrainError;
 use wavemill_trainer::checkpoint::{self, Checkpoints, State};
-use wavemill_trainer::dataset::{Dataset, Loader, LoaderPlan, Needs, Side, Store};
+use wavemill_trainer::dataset::{Dataset, Loader, LoaderPlan, Needs, Split, Store};
 use wavemill_trainer::run::{self, FitOutcome, Job, RunMonitor};
 use wavemill_trainer::strategy::Solo;
 
@@ -699,7 +699,7 @@ fn on_any_number_of_ranks_the_rows_that_are_left_are_those_that_were_not_seen() 
     assert_eq!((state.epoch, state.batch, state.threads), (0, 5, Some(1)));
 
     let all: BTreeSet<u64> = scene.keys(1, 0..u64::MAX).into_iter().collect();
-    assert_eq!(all.len(), scene.data.rows_of(Side::Training).len());
+    assert_eq!(all.len(), scene.data.rows_of(Split::Training).len());
 
     let sizes = [1, 2, 3, 4, 8];
     for before in sizes {

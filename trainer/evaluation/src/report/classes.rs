@@ -40,7 +40,7 @@ fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
     // Intervals per class are not computed for targets with several labels per row.
     let single = run.predictions_of(target).filter(|of| !of.is_multi());
     if let Some(predictions) = single {
-        let caption = format!("{}, {target} on {}", run.name, run.predicted_side());
+        let caption = format!("{}, {target} on {}", run.name, run.predicted_split());
         match with_intervals(predictions, run.seed()) {
             Ok((report, intervals)) => {
                 let classes = intervals.as_ref().map(|of| of.classes.as_slice());

@@ -34,14 +34,14 @@ fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunR
         return;
     };
     let names = format!("{target}: {} and {}", first.name, other.name);
-    if first.predicted_side() != other.predicted_side() {
+    if first.predicted_split() != other.predicted_split() {
         section.add_text(format!(
-            "{names} are not compared: their predictions are for different sides of the split."
+            "{names} are not compared: their predictions are for different splits."
         ));
         return;
     }
 
-    let side = first.predicted_side();
+    let split = first.predicted_split();
     match by_tracks(a, b, first.seed()) {
         // The error is shown on the page, because other pairs of runs may still be comparable.
         Err(error) => section.add_text(format!("{names} are not compared: {error}.")),
@@ -50,7 +50,7 @@ fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunR
             first.noun().one()
         )),
         Ok(Some(pair)) => {
-            let caption = format!("{names}, on {side}");
+            let caption = format!("{names}, on {split}");
             section.add_table(table(&caption, &pair, [&first.name, &other.name]));
             section.add_text(words::draws(&pair.draws, first.noun()));
         }

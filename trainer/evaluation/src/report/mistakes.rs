@@ -44,7 +44,7 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
         "{}, {} on {}",
         run.name,
         predictions.target(),
-        run.predicted_side()
+        run.predicted_split()
     );
     // All rows of a track have the same label, so mistakes are listed per track.
     let tracks = match predictions.per_track_mean() {

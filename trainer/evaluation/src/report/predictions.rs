@@ -12,7 +12,7 @@ pub(super) fn section(evaluations: &[&Evaluated]) -> Section {
         &[
             ("predictions", &|of| of.name.as_str().into()),
             ("target", &|of| of.evaluation.target.as_str().into()),
-            ("split", &|of| of.side.name().into()),
+            ("split", &|of| of.split.name().into()),
             ("rows", &|of| (of.predictions.len() as u64).into()),
             ("version of the store", &|of| of.version.into()),
         ],

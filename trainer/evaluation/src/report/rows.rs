@@ -15,6 +15,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Deserialize;
 use wavemill_schemas::durable::if_there;
 use wavemill_schemas::exit::PlainError;
+use wavemill_schemas::split::Split;
 use wavemill_scores::metrics::{Label, Predictions, Row};
 
 use super::{cannot_read, damaged};
@@ -35,8 +36,8 @@ pub struct RowsMetadata {
     format: u32,
     /// Training step of the checkpoint that was evaluated.
     pub step: u64,
-    /// Split that the rows belong to: `training`, `validation` or `test`.
-    pub side: String,
+    /// Split that the rows belong to.
+    pub side: Split,
     /// blake3 hash of the manifest of the evaluated store.
     pub manifest: String,
     targets: Vec<TargetMetadata>,
@@ -105,11 +106,11 @@ type Damage = Box<dyn Error + Send + Sync>;
 
 impl RowsMetadata {
     /// Creates the metadata of predictions that are not in a file.
-    pub(super) fn new(side: &str, manifest: &str) -> Self {
+    pub(super) fn new(split: Split, manifest: &str) -> Self {
         Self {
             format: ROWS_FORMAT,
             step: 0,
-            side: side.to_owned(),
+            side: split,
             manifest: manifest.to_owned(),
             targets: Vec::new(),
             map: None,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use wavemill_schemas::split::Split;
 use wavemill_scores::metrics::{Evaluation, Noun, Predictions};
 use wavemill_scores::records::{Entry, RunDir, read_log};
 use wavemill_scores::result::RunResult;
@@ -82,7 +83,7 @@ impl RunRecord {
     /// and no log.
     pub(super) fn from_evaluated(evaluated: &Evaluated) -> Self {
         let seed = i64::try_from(evaluated.seed).unwrap_or(i64::MAX);
-        let about = RowsMetadata::new(evaluated.side.name(), &evaluated.manifest_hash);
+        let about = RowsMetadata::new(evaluated.split, &evaluated.manifest_hash);
         Self {
             name: evaluated.name.clone(),
             path: PathBuf::new(),
@@ -130,10 +131,10 @@ impl RunRecord {
         rows.targets.iter().find(|of| of.target() == target)
     }
 
-    /// Returns the name of the split that the predictions belong to: `training`, `validation` or `test`.
-    pub fn predicted_side(&self) -> &str {
+    /// Returns the split that the predictions belong to.
+    pub fn predicted_split(&self) -> Split {
         let rows = self.predictions.as_ref();
-        rows.map_or("test", |rows| rows.about.side.as_str())
+        rows.map_or(Split::Test, |rows| rows.about.side)
     }
 
     /// Returns the run's seed, with which confidence intervals are drawn, as in `fit` and `eval`.

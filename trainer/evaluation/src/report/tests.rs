@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::json;
-use wavemill_loader::Side;
+use wavemill_loader::Split;
 use wavemill_pages::{Part, Section};
 use wavemill_schemas::recipe::SplitRule;
 use wavemill_scores::metrics::{Evaluation, Label, Leaks, Noun, Predictions, Row};
@@ -128,7 +128,7 @@ fn log() -> Vec<Entry> {
 }
 
 fn result(predictions: &Predictions) -> RunResult {
-    let leaks = Leaks::new(SplitRule::Artist, "test", [], []);
+    let leaks = Leaks::new(SplitRule::Artist, Split::Test, [], []);
     let evaluation = Evaluation::from_predictions(predictions, 7, leaks).expect("labels");
 
     RunResult {
@@ -344,13 +344,13 @@ fn points_say_what_they_are_and_mistakes_come_first() {
 
 /// Creates the scores of a model that was trained elsewhere.
 fn elsewhere(name: &str, own: Predictions) -> Evaluated {
-    let leaks = Leaks::new(SplitRule::Artist, "test", [], []);
+    let leaks = Leaks::new(SplitRule::Artist, Split::Test, [], []);
     Evaluated {
         name: name.to_owned(),
         evaluation: Evaluation::from_predictions(&own, 7, leaks).expect("labels"),
         predictions: own,
         warnings: vec!["no test row of genre is Pop".to_owned()],
-        side: Side::Test,
+        split: Split::Test,
         seed: 7,
         store: "nowhere".into(),
         version: 3,
@@ -455,10 +455,10 @@ fn several_labels_have_differences_and_nothing_that_one_class_has() {
 fn incomparable_predictions_are_explained() {
     let mut other = evaluated("other", 3);
     if let Some(rows) = &mut other.predictions {
-        rows.about.side = "validation".to_owned();
+        rows.about.side = Split::Validation;
     }
     let words = paragraphs(titled(&page(&[evaluated("one", 5), other]), "Differences"));
-    assert!(words.contains("are for different sides"), "{words}");
+    assert!(words.contains("are for different splits"), "{words}");
 
     let mut fewer = evaluated("fewer", 3);
     if let Some(rows) = &mut fewer.predictions {
@@ -654,7 +654,7 @@ fn a_page_of_many_classes_lists_the_most_frequent_confusions() {
         predictions.push(&row).expect("a row");
     }
 
-    let leaks = Leaks::new(SplitRule::Stratified, "test", [], []).with_noun(Noun::Picture);
+    let leaks = Leaks::new(SplitRule::Stratified, Split::Test, [], []).with_noun(Noun::Picture);
     let mut one = elsewhere("mine", predictions);
     one.evaluation = Evaluation::from_predictions(&one.predictions, 7, leaks).expect("labels");
     let page = evaluation_page(&[&one]);

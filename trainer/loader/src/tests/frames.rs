@@ -190,7 +190,7 @@ fn batches_of_buckets_are_the_same_for_every_rank_and_after_a_resume() {
     let mut rows = whole.concat();
     rows.sort_unstable();
     rows.dedup();
-    assert_eq!(rows.len(), dataset.rows_of(Side::Training).len());
+    assert_eq!(rows.len(), dataset.rows_of(Split::Training).len());
 
     let of_ranks = [0, 1, 2].map(|rank| keys_of(&load(&dataset, plan(rank, 3))));
     for (number, want) in whole.iter().enumerate() {
@@ -248,7 +248,7 @@ fn loaders_with_a_stride_share_the_batches() {
 #[test]
 fn files_are_checked_on_request_and_until_stopped() {
     let (_folder, dataset) = stored(&Fixture::default());
-    let rows = dataset.rows_of(Side::Test);
+    let rows = dataset.rows_of(Split::Test);
     assert!(!dataset.are_files_checked(&rows));
 
     let stop = AtomicBool::new(true);
@@ -259,7 +259,7 @@ fn files_are_checked_on_request_and_until_stopped() {
     let stop = AtomicBool::new(false);
     dataset.check_files(&rows, &stop).expect("equal hashes");
     assert!(dataset.are_files_checked(&rows));
-    assert!(!dataset.are_files_checked(&dataset.rows_of(Side::Training)));
+    assert!(!dataset.are_files_checked(&dataset.rows_of(Split::Training)));
 }
 
 #[test]

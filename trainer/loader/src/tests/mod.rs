@@ -124,7 +124,7 @@ fn each_training_row_occurs_once_per_epoch() {
     for rows in &epochs {
         let mut sorted = rows.clone();
         sorted.sort_unstable();
-        assert_eq!(sorted, dataset.rows_of(Side::Training));
+        assert_eq!(sorted, dataset.rows_of(Split::Training));
     }
 
     assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2]);
@@ -282,8 +282,14 @@ fn bytes_match_arrow_reader() {
             let arrow = by_arrow(&dataset);
 
             let mut seen = 0;
-            for side in Side::ALL {
-                for batch in load(&dataset, LoaderPlan { side, ..training() }) {
+            for split in Split::ALL {
+                for batch in load(
+                    &dataset,
+                    LoaderPlan {
+                        split,
+                        ..training()
+                    },
+                ) {
                     for (got, &row) in bytes_of_rows(&batch).iter().zip(&batch.rows) {
                         let key = key_of(&dataset, row);
                         assert_eq!(got, &arrow[&key], "{key:?} {compression:?} {dtype:?}");
@@ -328,12 +334,12 @@ fn batches_do_not_depend_on_the_number_of_readers() {
 }
 
 #[test]
-fn another_rule_takes_its_sides_from_the_tracks() {
+fn another_rule_takes_its_splits_from_the_tracks() {
     let (folder, dataset) = made(&Fixture::default());
     for (data, want) in [
-        (None, Fixture::side_stratified as fn(usize) -> &'static str),
+        (None, Fixture::split_stratified as fn(usize) -> Split),
         (Some("artist"), |clip| {
-            Fixture::default().side_by_artist(clip)
+            Fixture::default().split_by_artist(clip)
         }),
     ] {
         let rule = data.unwrap_or("stratified").to_owned();
@@ -345,16 +351,16 @@ fn another_rule_takes_its_sides_from_the_tracks() {
             },
         );
 
-        for side in Side::ALL {
-            let rows = dataset.rows_of(side);
+        for split in Split::ALL {
+            let rows = dataset.rows_of(split);
             assert!(!rows.is_empty());
             let clips = rows
                 .iter()
                 .map(|&row| dataset.rows().track_ids[row as usize] as usize);
             assert!(
-                clips.into_iter().all(|clip| want(clip) == side.name()),
+                clips.into_iter().all(|clip| want(clip) == split),
                 "{}",
-                side.name()
+                split.name()
             );
         }
     }
@@ -374,9 +380,9 @@ fn another_rule_takes_its_sides_from_the_tracks() {
         "data.split = random: the store has official, stratified, artist, fold-I-of-K (K from 3)"
     );
 
-    assert_eq!(dataset.rows_of(Side::Test).len(), 8);
+    assert_eq!(dataset.rows_of(Split::Test).len(), 8);
 
-    // Each row is on the test side of exactly one fold, which the next rule has on its validation side.
+    // Each row is in the test split of exactly one fold, which the next rule has in its validation split.
     let folds = dataset.folds(3);
     for fold in 1..=3 {
         let data = Data {
@@ -389,8 +395,8 @@ fn another_rule_takes_its_sides_from_the_tracks() {
             rows.filter(|&row| folds[row as usize] == fold)
                 .collect::<Vec<_>>()
         };
-        assert_eq!(divided.rows_of(Side::Test), of(fold));
-        assert_eq!(divided.rows_of(Side::Validation), of(fold % 3 + 1));
+        assert_eq!(divided.rows_of(Split::Test), of(fold));
+        assert_eq!(divided.rows_of(Split::Validation), of(fold % 3 + 1));
     }
 }
 
@@ -445,8 +451,8 @@ fn user_columns_are_supported_as_splits() {
 }
 
 /// Returns the bits of the tempos that occur in a split.
-fn variants(dataset: &Dataset, side: Side) -> BTreeSet<u32> {
-    let rows = dataset.rows_of(side);
+fn variants(dataset: &Dataset, split: Split) -> BTreeSet<u32> {
+    let rows = dataset.rows_of(split);
     rows.iter()
         .map(|&row| dataset.rows().variants[row as usize].to_bits())
         .collect()
@@ -470,17 +476,17 @@ fn stretched_copies_are_used_only_for_training() {
     );
 
     assert_eq!(
-        variants(&dataset, Side::Training),
+        variants(&dataset, Split::Training),
         BTreeSet::from([1.0_f32.to_bits(), 1.15_f32.to_bits()])
     );
     assert_eq!(
-        variants(&dataset, Side::Test),
+        variants(&dataset, Split::Test),
         BTreeSet::from([1.0_f32.to_bits()])
     );
 
     assert!(
         dataset.warnings().iter().any(|warning| warning.contains(
-            "rows are on no side under stratified and not read: copies at another tempo"
+            "rows are in no split under stratified and not read: copies at another tempo"
         )),
         "{:?}",
         dataset.warnings()
@@ -511,14 +517,14 @@ fn stretched_copies_are_tested_under_their_own_rule() {
                 ..Data::default()
             },
         );
-        for side in [Side::Validation, Side::Test] {
-            let rows = dataset.rows_of(side);
+        for split in [Split::Validation, Split::Test] {
+            let rows = dataset.rows_of(split);
             let variants: BTreeSet<u32> = rows
                 .iter()
                 .map(|&row| dataset.rows().variants[row as usize].to_bits())
                 .collect();
             let want: BTreeSet<u32> = want.iter().map(|v: &f32| v.to_bits()).collect();
-            assert_eq!(variants, want, "{split:?}, {}", side.name());
+            assert_eq!(variants, want, "{split:?}, {}", split.name());
         }
     }
 }
@@ -526,7 +532,7 @@ fn stretched_copies_are_tested_under_their_own_rule() {
 #[test]
 fn the_last_batch_is_left_out_only_when_asked_and_its_rows_are_counted() {
     let (_folder, dataset) = made(&Fixture::default());
-    let rows = dataset.rows_of(Side::Training).len();
+    let rows = dataset.rows_of(Split::Training).len();
     assert_eq!(rows % 7, 3);
 
     let plan = LoaderPlan {
@@ -688,7 +694,7 @@ fn a_damaged_page_is_an_error_that_names_file_and_row_group_or_is_counted() {
         let batches = load(&dataset, training());
         assert_eq!(batches.iter().map(|b| b.damaged.len()).sum::<usize>(), 1);
         let rows = rows_of(&batches).concat();
-        assert_eq!(rows.len(), dataset.rows_of(Side::Training).len() - 1);
+        assert_eq!(rows.len(), dataset.rows_of(Split::Training).len() - 1);
         assert!(!rows.contains(&5));
 
         // A damaged row leaves no gap between the other rows of the batch.

@@ -242,7 +242,7 @@ fn unusual_rows_are_described_in_warnings() {
 
     let begins = [
         "40 rows are passed over: ",
-        "12 of 136 rows are on no side under stratified",
+        "12 of 136 rows are in no split under stratified",
     ];
     assert_eq!(warnings.len(), 5, "{warnings:#?}");
     assert!(

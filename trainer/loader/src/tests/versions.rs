@@ -59,7 +59,7 @@ fn classes_are_found_by_their_names() {
         assert_eq!(ours.is_multi(), theirs.is_multi());
     }
     assert_eq!(labels(&seen), labels(&old));
-    assert_eq!(seen.unknown_classes(Side::Test), Vec::<String>::new());
+    assert_eq!(seen.unknown_classes(Split::Test), Vec::<String>::new());
 }
 
 #[test]
@@ -75,13 +75,13 @@ fn unknown_class_is_unlabelled_with_a_warning() {
 
     // The eight test clips are 11, 23 and so on. One of them, the 59th clip, has the new class.
     assert_eq!(
-        seen.unknown_classes(Side::Test),
+        seen.unknown_classes(Split::Test),
         [
             "1 of 8 test rows have a genre that the model does not know (new 0): they count as unlabelled",
             "1 of 8 test rows have labels of genres_all that the model does not know (New 0): these are left out",
         ]
     );
-    assert_eq!(own.unknown_classes(Side::Test), Vec::<String>::new());
+    assert_eq!(own.unknown_classes(Split::Test), Vec::<String>::new());
 
     let rows = seen.rows();
     for row in 0..rows.len() as u32 {
@@ -108,8 +108,8 @@ fn learned_statistics_are_kept_for_new_versions() {
     let seen = seen_by(&old, folder.path(), &both()).expect("rows");
     assert_eq!(seen.input_spec(), old.input_spec());
     assert_eq!(seen.targets()[0].classes().len(), 3);
-    assert_eq!(seen.rows_of(Side::Test), own.rows_of(Side::Test));
-    let test = seen.rows_of(Side::Test);
+    assert_eq!(seen.rows_of(Split::Test), own.rows_of(Split::Test));
+    let test = seen.rows_of(Split::Test);
     assert_ne!(seen.metadata_of(&test), own.metadata_of(&test));
 }
 

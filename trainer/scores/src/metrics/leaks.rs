@@ -13,6 +13,7 @@ use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::recipe::{Dataset, SplitRule};
+use wavemill_schemas::split::Split;
 
 /// A row of the training or the test split with the ids through which it can leak. Rows of the same track count once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +117,7 @@ pub struct Leaks {
     #[serde(default, skip_serializing_if = "is_default")]
     pub noun: Noun,
     /// The tested split: `test` or `validation`.
-    pub split: String,
+    pub split: Split,
     /// Number of tracks in the tested split.
     pub tracks: u64,
     /// Number of training tracks that the tested split is compared with.
@@ -140,7 +141,7 @@ fn promise(rule: SplitRule, training: &[Member<'_>], test: &[Member<'_>]) -> Str
         }
         SplitRule::Artist if artists < tracks => {
             format!(
-                "{artists} of {tracks} tracks have a known artist, none of whom is on two sides; the others were split one by one"
+                "{artists} of {tracks} tracks have a known artist, none of whom is in two splits; the others were split one by one"
             )
         }
         _ => describe_rule(rule).to_owned(),
@@ -150,17 +151,17 @@ fn promise(rule: SplitRule, training: &[Member<'_>], test: &[Member<'_>]) -> Str
 /// Returns the promise of a split rule as text, if all artists are known.
 const fn describe_rule(rule: SplitRule) -> &'static str {
     match rule {
-        SplitRule::Official => "the data set's own sides",
+        SplitRule::Official => "the data set's own splits",
         SplitRule::Stratified => {
-            "tracks drawn class by class: one artist or album is on several sides, which flatters scores"
+            "tracks drawn class by class: one artist or album is in several splits, which flatters scores"
         }
-        SplitRule::Artist => "no artist is on two sides",
-        SplitRule::Column => "sides as a column of the metadata says",
+        SplitRule::Artist => "no artist is in two splits",
+        SplitRule::Column => "splits as a column of the metadata says",
         SplitRule::Segment => {
-            "segments of one track are on several sides: scores say nothing about new music"
+            "segments of one track are in several splits: scores say nothing about new music"
         }
         SplitRule::SegmentStretched => {
-            "segments of one track and their stretched copies are on several sides: scores say nothing about new music"
+            "segments of one track and their stretched copies are in several splits: scores say nothing about new music"
         }
     }
 }
@@ -180,7 +181,7 @@ impl Leaks {
     /// Counts the ids that the split `test`, called `split`, shares with `training`.
     pub fn new<'a>(
         rule: SplitRule,
-        split: &str,
+        split: Split,
         training: impl IntoIterator<Item = Member<'a>>,
         test: impl IntoIterator<Item = Member<'a>>,
     ) -> Self {
@@ -401,7 +402,7 @@ mod tests {
             member(2, 20, None, "b"),
         ];
 
-        let leaks = Leaks::new(SplitRule::Stratified, "test", training, test);
+        let leaks = Leaks::new(SplitRule::Stratified, Split::Test, training, test);
 
         assert_eq!((leaks.tracks, leaks.training_tracks), (4, 2));
         assert_eq!(
@@ -417,7 +418,7 @@ mod tests {
 
         assert_eq!(
             leaks.sentence(),
-            "split `stratified` (tracks drawn class by class: one artist or album is on several sides, which flatters \
+            "split `stratified` (tracks drawn class by class: one artist or album is in several splits, which flatters \
              scores): of 4 test tracks, 1 (25.0 %) are also in training, 2 (50.0 %) have the same recording in \
              training, 3 (75.0 %) share an artist with training, 1 (25.0 %) share an album with training."
         );
@@ -439,7 +440,7 @@ mod tests {
             },
             member(4, 40, None, "d"),
         ];
-        let leaks = Leaks::new(SplitRule::Stratified, "test", training, test);
+        let leaks = Leaks::new(SplitRule::Stratified, Split::Test, training, test);
         assert_eq!(count(&leaks, "near_copy"), (1, 2));
         let sentence = leaks.sentence();
         assert!(
@@ -447,7 +448,7 @@ mod tests {
             "{sentence}"
         );
 
-        let leaks = Leaks::new(SplitRule::Stratified, "test", [training[0]], [test[1]]);
+        let leaks = Leaks::new(SplitRule::Stratified, Split::Test, [training[0]], [test[1]]);
         assert!(!leaks.shared.contains_key("near_copy"));
     }
 
@@ -466,7 +467,11 @@ mod tests {
 
         type Artists = &'static [Option<i64>];
         let cases: [(Artists, Artists, &str); 3] = [
-            (&[Some(1), Some(2)], &[Some(3)], "no artist is on two sides"),
+            (
+                &[Some(1), Some(2)],
+                &[Some(3)],
+                "no artist is in two splits",
+            ),
             (
                 &[None, None],
                 &[None],
@@ -475,12 +480,12 @@ mod tests {
             (
                 &[Some(1), None, Some(2)],
                 &[None],
-                "2 of 4 tracks have a known artist, none of whom is on two sides; the others were split one by one",
+                "2 of 4 tracks have a known artist, none of whom is in two splits; the others were split one by one",
             ),
         ];
         for (training, test, want) in cases {
             let (training, test) = (members(training, 1), members(test, 100));
-            let leaks = Leaks::new(SplitRule::Artist, "test", training, test);
+            let leaks = Leaks::new(SplitRule::Artist, Split::Test, training, test);
             assert_eq!(leaks.promise, want);
         }
     }
@@ -507,7 +512,7 @@ mod tests {
             member(4, 10, None, "d"),
         ];
 
-        let leaks = Leaks::new(SplitRule::Segment, "test", training, test);
+        let leaks = Leaks::new(SplitRule::Segment, Split::Test, training, test);
         assert_eq!(leaks.warning("this run"), None, "its own version");
         let json = serde_json::to_string(&leaks).unwrap();
         assert!(!json.contains("compared_with"), "{json}");
@@ -530,7 +535,7 @@ mod tests {
 
         assert_eq!(
             of_run.sentence(),
-            "split `segment` (segments of one track are on several sides: scores say nothing about new music), by the \
+            "split `segment` (segments of one track are in several splits: scores say nothing about new music), by the \
              2 tracks that the run trained on: of 4 test tracks, 2 (50.0 %) are also in training, 2 (50.0 %) have the \
              same recording in training, 2 (50.0 %) share an artist with training."
         );
@@ -564,10 +569,10 @@ mod tests {
             near_group: None,
         };
 
-        let leaks = Leaks::new(SplitRule::Column, "test", [], [bare]);
+        let leaks = Leaks::new(SplitRule::Column, Split::Test, [], [bare]);
         assert_eq!(
             leaks.sentence(),
-            "split `column` (sides as a column of the metadata says): of 1 test tracks, none is known to overlap \
+            "split `column` (splits as a column of the metadata says): of 1 test tracks, none is known to overlap \
              with training; unknown: artist, album."
         );
 

@@ -285,9 +285,10 @@ mod tests {
     use super::predictions::tests::{names, single};
     use super::*;
     use wavemill_schemas::recipe::SplitRule;
+    use wavemill_schemas::split::Split;
 
     fn leaks() -> Leaks {
-        Leaks::new(SplitRule::Artist, "test", [], [])
+        Leaks::new(SplitRule::Artist, Split::Test, [], [])
     }
 
     #[test]

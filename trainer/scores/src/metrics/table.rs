@@ -356,6 +356,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
     use wavemill_schemas::recipe::SplitRule;
+    use wavemill_schemas::split::Split;
 
     fn widest(text: &str) -> usize {
         text.lines()
@@ -405,7 +406,7 @@ mod tests {
             predictions.push(&row).unwrap();
         }
 
-        let leaks = Leaks::new(SplitRule::Segment, "validation", [], []);
+        let leaks = Leaks::new(SplitRule::Segment, Split::Validation, [], []);
         let text = Evaluation::from_predictions(&predictions, 1, leaks)
             .unwrap()
             .to_string();
@@ -426,7 +427,7 @@ mod tests {
         );
 
         predictions.add_loss(3.0, 2.0);
-        let leaks = Leaks::new(SplitRule::Segment, "validation", [], []);
+        let leaks = Leaks::new(SplitRule::Segment, Split::Validation, [], []);
         let text = Evaluation::from_predictions(&predictions, 1, leaks)
             .unwrap()
             .to_string();

@@ -20,7 +20,7 @@ use super::progress::MapProgress;
 use super::role::{Role, role};
 use super::{MachineArgs, fit, input, interrupt};
 use crate::checkpoint::{self, Checkpoints, State};
-use crate::dataset::{Dataset, LoaderPlan, Side, StorePlace};
+use crate::dataset::{Dataset, LoaderPlan, Split, StorePlace};
 use crate::evaluate::{self, RowFileMetadata, RowFilePaths, RowFiles};
 use crate::learner::Learner;
 use crate::run;
@@ -64,8 +64,8 @@ pub(crate) struct EvalCommand {
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
     /// Rows to evaluate
-    #[arg(long, default_value = "test", value_parser = PossibleValuesParser::new(Side::ALL.map(Side::name)).try_map(|name| Side::named(&name).ok_or("no split")))]
-    side: Side,
+    #[arg(long, default_value = "test", value_parser = PossibleValuesParser::new(Split::ALL.map(Split::name)).try_map(|name| Split::named(&name).ok_or("no split")))]
+    side: Split,
     /// The best checkpoint on validation, or the last one
     #[arg(long, value_enum, default_value = "best")]
     checkpoint: CheckpointArg,
@@ -327,18 +327,18 @@ impl EvalCommand {
             ),
         };
 
-        let side = self.side;
+        let split = self.side;
         let data = self
             .machine
             .open_for(&store, version.as_ref(), &state, &path)?;
-        run::require_rows(&data, side)?;
+        run::require_rows(&data, split)?;
 
         // No comparison for the version that the run was trained on: its own training split shows the overlaps.
         let mut known = None;
         if data.store().manifest_hash() != state.manifest_hash {
-            let found = run::known_side(&folder, name, &data, side);
+            let found = run::known_split(&folder, name, &data, split);
             if speaks {
-                let classes = data.unknown_classes(side);
+                let classes = data.unknown_classes(split);
                 for warning in found.warning.iter().chain(&classes) {
                     warn(warning);
                 }
@@ -366,7 +366,7 @@ impl EvalCommand {
         } = run;
         // The defaults read rows in the manifest's order without mix-up; the rows of the output files rely on both.
         let plan = LoaderPlan {
-            side: self.side,
+            split: self.side,
             batch_size: state.config.data.batch_size,
             rank: group.rank(),
             world_size: group.world_size(),
@@ -398,12 +398,12 @@ impl EvalCommand {
             data,
             known.as_ref(),
         );
-        let side = self.side;
-        let mut files = RowFiles::create(&paths, &about, data, side, group.rank())?;
+        let split = self.side;
+        let mut files = RowFiles::create(&paths, &about, data, split, group.rank())?;
         let predictions = evaluate::predict(learner, data, group, plan, Some(&mut files))?;
 
         if self.map.is_some() && group.rank() == 0 {
-            self.report_map(data.rows_of(side).len());
+            self.report_map(data.rows_of(split).len());
         }
         let mut progress = MapProgress::new(STEPS)?;
         files.finish(data, &mut |step| progress.update(step))?;

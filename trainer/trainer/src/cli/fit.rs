@@ -77,7 +77,7 @@ pub(crate) struct FitCommand {
     /// Same as --set data.split=…: official, stratified or artist
     #[arg(long, value_name = "RULE")]
     split: Option<String>,
-    /// Train K runs, each with another fold of the artists as its test side, and print mean, standard deviation and
+    /// Train K runs, each with another fold of the artists as its test split, and print mean, standard deviation and
     /// interval of their test scores
     #[arg(long, value_name = "K", conflicts_with = "split", value_parser = clap::value_parser!(u16).range(3..=1000).map(usize::from))]
     pub(super) folds: Option<usize>,

@@ -241,7 +241,7 @@ impl FitCommand {
     }
 }
 
-/// Returns the split rule whose test side is `fold` of `folds`.
+/// Returns the split rule whose test split is `fold` of `folds`.
 pub(super) fn fold_rule(fold: usize, folds: usize) -> String {
     format!("fold-{fold}-of-{folds}")
 }

@@ -58,7 +58,7 @@ impl Snapshot {
 
         Self {
             event: "progress",
-            phase: monitor.phase.name(),
+            phase: monitor.phase.split().name(),
             epoch: monitor.epoch.load(Ordering::Relaxed) + 1,
             epochs: config.train.epochs,
             batch,

@@ -20,7 +20,7 @@ pub(super) struct PlannedRun {
     pub name: String,
     /// `--set` arguments by which the configuration differs from that of the other runs.
     pub set: Vec<String>,
-    /// The fold that is the test side, from 1; `None` if there are no folds.
+    /// The fold that is the test split, from 1; `None` if there are no folds.
     pub fold: Option<usize>,
     pub config: Config,
 }

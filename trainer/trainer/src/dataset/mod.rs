@@ -25,7 +25,7 @@ pub use batch::BatchTensors;
 pub use spec::SpecTensors;
 pub use wavemill_loader::{
     DatasetError, GENRES_ALL, InputSpec, LoaderPlan, MetadataColumn, ModelSignature, Needs,
-    RowFrames, RowKind, Side, Store, StorePlace, Target, n_batches,
+    RowFrames, RowKind, Split, Store, StorePlace, Target, n_batches,
 };
 
 use crate::ffi::{self, HostBuffer};

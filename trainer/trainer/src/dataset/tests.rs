@@ -13,9 +13,9 @@ use super::testing::{load, made, open, training};
 use super::*;
 
 /// Returns all rows of a split as one batch.
-fn whole(dataset: &Arc<Dataset>, side: Side) -> Batch {
+fn whole(dataset: &Arc<Dataset>, split: Split) -> Batch {
     let plan = LoaderPlan {
-        side,
+        split,
         batch_size: 1000,
         ..LoaderPlan::default()
     };
@@ -59,7 +59,7 @@ fn metadata_is_standardised_by_training_rows_alone() {
     assert_eq!(names, ["mfcc_mean_01", "mfcc_mean_02", "mfcc_std_01"]);
     assert_eq!(dataset.dims().metadata, 3);
 
-    let batch = whole(&dataset, Side::Training);
+    let batch = whole(&dataset, Split::Training);
     let rows = batch.rows.len();
     let seen = dataset
         .inputs(&batch, Device::Cpu, Kind::Double)
@@ -90,7 +90,7 @@ fn metadata_is_standardised_by_training_rows_alone() {
     );
 
     // The value of a test row before standardisation is 100 · class + noise in [0, 1).
-    let batch = whole(&dataset, Side::Test);
+    let batch = whole(&dataset, Split::Test);
     let seen = dataset
         .inputs(&batch, Device::Cpu, Kind::Double)
         .expect("tensors")
@@ -115,8 +115,8 @@ fn ids_are_those_of_training_artists_and_others_are_0() {
         [11, dataset.input_spec().albums.len() as i64 + 1]
     );
 
-    for side in Side::ALL {
-        let batch = whole(&dataset, side);
+    for split in Split::ALL {
+        let batch = whole(&dataset, split);
         let ids = dataset
             .inputs(&batch, Device::Cpu, Kind::Float)
             .expect("tensors")
@@ -125,7 +125,7 @@ fn ids_are_those_of_training_artists_and_others_are_0() {
         assert_eq!(ids.kind(), Kind::Int64);
 
         for (ids, clip) in values(&ids).chunks(2).zip(clips(&dataset, &batch)) {
-            let artist = (clip % 7 != 6 && side == Side::Training).then_some(clip % 12);
+            let artist = (clip % 7 != 6 && split == Split::Training).then_some(clip % 12);
             assert_eq!(
                 ids[0],
                 artist.map_or(0.0, |artist| artist as f64 + 1.0),
@@ -156,7 +156,7 @@ fn only_requested_columns_are_joined() {
     let dataset = open(folder.path(), &data, Needs::default()).expect("a dataset");
 
     let inputs = dataset
-        .inputs(&whole(&dataset, Side::Test), Device::Cpu, Kind::Float)
+        .inputs(&whole(&dataset, Split::Test), Device::Cpu, Kind::Float)
         .expect("a tensor");
 
     assert!(inputs.metadata.is_none() && inputs.ids.is_none());
@@ -243,7 +243,7 @@ fn a_model_of_a_spec_sees_what_a_model_of_the_store_sees() {
     let text = serde_json::to_string(dataset.input_spec()).expect("JSON");
     let spec: InputSpec = serde_json::from_str(&text).expect("a spec");
 
-    let batch = whole(&dataset, Side::Validation);
+    let batch = whole(&dataset, Split::Validation);
     let ids = clips(&dataset, &batch).into_iter().map(|clip| RowId {
         clip,
         segment: 0,

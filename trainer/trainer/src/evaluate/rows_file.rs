@@ -15,7 +15,7 @@ use wavemill_evaluation::report::METADATA_KEY;
 use wavemill_schemas::exit::PlainError;
 use wavemill_scores::map::{MapSettings, STEPS, map, perplexity_for, rows_on_map};
 
-use crate::dataset::{Batch, Dataset, Side};
+use crate::dataset::{Batch, Dataset, Split};
 use crate::error::{TrainError, cannot_write};
 use crate::ffi;
 use crate::learner::ModelOutput;
@@ -83,7 +83,7 @@ struct RowsFile {
 }
 
 impl RowFiles {
-    /// Creates the row files of the split `side` at `paths`. Only rank 0 writes files, but all ranks have to call
+    /// Creates the row files of `split` at `paths`. Only rank 0 writes files, but all ranks have to call
     /// `append`.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl RowFiles {
         paths: &RowFilePaths,
         about: &RowFileMetadata,
         data: &Dataset,
-        side: Side,
+        split: Split,
         rank: usize,
     ) -> Result<Self, PlainError> {
         let mut files = Self {
@@ -112,7 +112,7 @@ impl RowFiles {
             files.embeddings = Some(RowsFile::create(path, Content::Embeddings, data, about)?);
         }
         if let Some((path, settings)) = &paths.map {
-            files.map = Some(MapFile::new(path, *settings, about, &data.rows_of(side))?);
+            files.map = Some(MapFile::new(path, *settings, about, &data.rows_of(split))?);
         }
         Ok(files)
     }

@@ -9,7 +9,7 @@ use wavemill_scores::records::RunDir;
 use super::*;
 use crate::checkpoint::{self, Checkpoints};
 use crate::dataset::fixture::Fixture;
-use crate::dataset::{DatasetTensors, GENRES_ALL, Loader, LoaderPlan, Side};
+use crate::dataset::{DatasetTensors, GENRES_ALL, Loader, LoaderPlan, Split};
 use crate::models::is_head;
 use crate::models::registry::TABLE;
 use crate::run::{self, Job, RunMonitor};
@@ -84,7 +84,7 @@ fn torchscript_matches_the_model_for_any_batch_size() {
         let module = CModule::load(&out).expect("a module");
         for batch_size in [1, 3] {
             let plan = LoaderPlan {
-                side: Side::Validation,
+                split: Split::Validation,
                 batch_size,
                 ..LoaderPlan::default()
             };

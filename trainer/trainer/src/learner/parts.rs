@@ -6,7 +6,7 @@ use wavemill_schemas::config::Config;
 use wavemill_schemas::exit::PlainError;
 
 use crate::TrainError;
-use crate::dataset::{Dataset, DatasetTensors, Side};
+use crate::dataset::{Dataset, DatasetTensors, Split};
 use crate::models::{Dims, Inputs, ModelError, Net};
 
 /// Range of the rows of a batch that form a micro-batch.
@@ -45,7 +45,7 @@ pub(super) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
         return Ok(());
     }
 
-    let n_rows = data.rows_of(Side::Training).len();
+    let n_rows = data.rows_of(Split::Training).len();
     let batch = smallest_batch(config, n_rows);
     let n_parts = world_size.saturating_mul(config.train.micro_batches);
     if config.model.sync_batch_norm && world_size > 1 {

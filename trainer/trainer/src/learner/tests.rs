@@ -4,7 +4,7 @@ use wavemill_schemas::exit::{self, Classified};
 
 use super::*;
 use crate::dataset::fixture::{self, Fixture, RowId};
-use crate::dataset::{Loader, LoaderPlan, Side};
+use crate::dataset::{Loader, LoaderPlan, Split};
 use crate::strategy::Solo;
 use crate::testing::{self, config};
 
@@ -132,7 +132,7 @@ fn a_forward_pass_with_one_value_per_channel_is_refused_before_training() {
         let config = config(&[&[model.as_str()], sets].concat());
         let data = testing::opened(&fixture, &config, &folder);
         (
-            data.rows_of(Side::Training).len(),
+            data.rows_of(Split::Training).len(),
             Learner::check(&config, &data, ranks).map_err(|error| error.to_string()),
         )
     };

@@ -18,7 +18,7 @@ use wavemill_scores::metrics::Predictions;
 
 use super::*;
 use crate::dataset::fixture::Fixture;
-use crate::dataset::{GENRES_ALL, LoaderPlan, Side};
+use crate::dataset::{GENRES_ALL, LoaderPlan, Split};
 use crate::evaluate;
 use crate::strategy::Solo;
 use crate::testing::{TrainedFixture, alone, made};
@@ -56,13 +56,13 @@ fn fixture() -> Fixture {
 }
 
 /// Returns all rows in the files of one split of the store, in batches.
-fn batches(made: &TrainedFixture, side: &str) -> (SchemaRef, Vec<RecordBatch>) {
+fn batches(made: &TrainedFixture, split: &str) -> (SchemaRef, Vec<RecordBatch>) {
     let manifest = made.data.store().manifest();
     let (mut schema, mut batches) = (None, Vec::new());
 
     for file in manifest
         .files_of(&made.data.feature().name)
-        .filter(|file| file.split.as_deref() == Some(side))
+        .filter(|file| file.split.as_deref() == Some(split))
     {
         let file = File::open(made.folder.path().join(&file.path)).expect("a file");
         let reader = ParquetRecordBatchReaderBuilder::try_new(file).expect("Parquet");
@@ -116,7 +116,7 @@ fn run_answer(
 /// Returns the predictions of `evaluate` for the test split, one entry per target.
 fn evaluated(made: &TrainedFixture) -> Vec<Predictions> {
     let plan = LoaderPlan {
-        side: Side::Test,
+        split: Split::Test,
         batch_size: 64,
         ..LoaderPlan::default()
     };

@@ -9,7 +9,7 @@ use wavemill_scores::metrics::SUPPORTED_TRACKS_MIN;
 use super::steps_total;
 use crate::TrainError;
 use crate::checkpoint::State;
-use crate::dataset::{Dataset, RowKind, Side, Store, Target, n_batches};
+use crate::dataset::{Dataset, RowKind, Split, Store, Target, n_batches};
 use crate::learner::Learner;
 
 /// Checks whether a run with this configuration is possible on a store, before any file is written.
@@ -23,8 +23,8 @@ pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
 
 /// Checks that the configuration and the store leave rows and labels to train on and to score.
 fn check_data(config: &Config, data: &Dataset) -> Result<(), PlainError> {
-    for side in Side::ALL {
-        require_rows(data, side)?;
+    for split in Split::ALL {
+        require_rows(data, split)?;
     }
 
     // Reject targets whose training labels are all equal, and targets without validation or test labels to score.
@@ -34,11 +34,11 @@ fn check_data(config: &Config, data: &Dataset) -> Result<(), PlainError> {
              (--split), or extract clips of more classes"
         )));
     }
-    if let Some((target, side)) = data.unscorable() {
+    if let Some((target, split)) = data.unscorable() {
         return Err(PlainError::usage(format!(
             "target {target}: no {} row has a label under rule {}: choose another target (--target) or split \
              (--split), or extract more clips",
-            side.name(),
+            split.name(),
             data.split_name()
         )));
     }
@@ -53,7 +53,7 @@ fn check_data(config: &Config, data: &Dataset) -> Result<(), PlainError> {
         check_metric("schedule.plateau.metric", plateau.metric, first, data)?;
     }
 
-    let rows = data.rows_of(Side::Training).len();
+    let rows = data.rows_of(Split::Training).len();
     if n_batches(rows, config.data.batch_size, config.data.drop_last) == 0 {
         return Err(PlainError::usage(format!(
             "data.batch_size = {} with data.drop_last leaves no batch of {rows} training rows: use a smaller batch size",
@@ -103,7 +103,7 @@ fn check_metric(
     }
 
     let is_supported = || {
-        let tracks = data.tracks_of_classes(target, Side::Validation);
+        let tracks = data.tracks_of_classes(target, Split::Validation);
         tracks.into_iter().max() >= Some(SUPPORTED_TRACKS_MIN)
     };
     if metric == Metric::MacroF1Supported && !is_supported() {
@@ -120,17 +120,16 @@ fn check_metric(
 ///
 /// # Errors
 /// An error of kind [`Kind::Damaged`] if skipped damaged files are the likely cause, otherwise [`Kind::Usage`].
-pub(crate) fn require_rows(data: &Dataset, side: Side) -> Result<(), PlainError> {
-    if data.rows_of(side).is_empty() {
-        Err(no_rows(data, side))
+pub(crate) fn require_rows(data: &Dataset, split: Split) -> Result<(), PlainError> {
+    if data.rows_of(split).is_empty() {
+        Err(no_rows(data, split))
     } else {
         Ok(())
     }
 }
 
 /// Returns the error for a split without rows, which names skipped damaged files as the likely cause, if there are any.
-fn no_rows(data: &Dataset, side: Side) -> PlainError {
-    let split = side.name();
+fn no_rows(data: &Dataset, split: Split) -> PlainError {
     let rule = data.split_name();
     let mut lost = data.lost_paths();
 
@@ -165,7 +164,7 @@ pub(super) fn warnings(
 ) -> Vec<String> {
     let mut warnings = data.warnings();
 
-    let rows = data.rows_of(Side::Training).len();
+    let rows = data.rows_of(Split::Training).len();
     let left_out = rows % config.data.batch_size;
     if config.data.drop_last && left_out > 0 {
         warnings.push(format!(
@@ -444,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_side_without_any_label_is_an_error_before_the_first_step() {
+    fn a_split_without_any_label_is_an_error_before_the_first_step() {
         // The eleventh of the twelve clips is the only one in the validation split, and the only one without a label.
         let fixture = Fixture {
             clips: 12,
@@ -460,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn a_side_that_lacks_classes_is_a_warning() {
+    fn a_split_that_lacks_classes_is_a_warning() {
         // With the split by artist, the validation split has only class 1 and the test split has only class 2.
         let said = checked(&Fixture::default(), "genre").expect("two classes");
         assert!(

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::dataset::Side;
+use crate::dataset::Split;
 
 /// Progress figures of a run, readable from other threads, and a flag that stops the run.
 #[derive(Debug, Default)]
@@ -49,21 +49,21 @@ impl RunMonitor {
 pub struct Phase(AtomicU8);
 
 impl Phase {
-    pub(super) fn set(&self, side: Side) {
-        self.0.store(side as u8, Ordering::Relaxed);
+    pub(super) fn set(&self, split: Split) {
+        self.0.store(split as u8, Ordering::Relaxed);
     }
 
-    /// Returns the name of the phase as one word, for machine-readable output.
-    pub fn name(&self) -> &'static str {
-        ["training", "validation", "test"][usize::from(self.0.load(Ordering::Relaxed).min(2))]
+    /// Returns the split whose rows the run reads.
+    pub fn split(&self) -> Split {
+        Split::ALL[usize::from(self.0.load(Ordering::Relaxed)).min(2)]
     }
 
     /// Describes the operation that must complete before a stopped run ends, for messages to the user.
     pub fn describe(&self) -> &'static str {
-        match self.name() {
-            "validation" => "the current validation, with a checkpoint",
-            "test" => "the current test, which completes the run",
-            _ => "the current step, with a checkpoint",
+        match self.split() {
+            Split::Training => "the current step, with a checkpoint",
+            Split::Validation => "the current validation, with a checkpoint",
+            Split::Test => "the current test, which completes the run",
         }
     }
 }

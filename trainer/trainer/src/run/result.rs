@@ -4,7 +4,7 @@ use wavemill_scores::metrics::Evaluation;
 use wavemill_scores::result::RunResult;
 
 use crate::checkpoint::State;
-use crate::dataset::{Dataset, Side};
+use crate::dataset::{Dataset, Split};
 use crate::learner::Learner;
 
 /// Returns the result of a run in `state`, with its scores on validation and test.
@@ -38,7 +38,7 @@ pub(super) fn result_of(
         steps: state.step,
         temperatures: state.temperatures.clone(),
         best_epoch: state.best.as_ref().map(|best| best.epoch),
-        training_rows: data.rows_of(Side::Training).len() as u64,
+        training_rows: data.rows_of(Split::Training).len() as u64,
         // `Run::finish` sets `damaged_rows` and `warnings` later, and `RunResult::count_test` sets `test_asked`.
         damaged_rows: 0,
         warnings: Vec::new(),

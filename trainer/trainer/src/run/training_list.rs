@@ -14,7 +14,7 @@ use wavemill_scores::metrics::Leaks;
 use wavemill_scores::records::RunDir;
 
 use crate::TrainError;
-use crate::dataset::{Dataset, Side};
+use crate::dataset::{Dataset, Split};
 use crate::evaluate;
 use crate::export;
 use crate::safetensors;
@@ -51,30 +51,29 @@ pub(super) fn keep(
 }
 
 /// Overlap between a split and the tracks that a run was trained on, in another version of the store.
-pub(crate) struct KnownSide {
+pub(crate) struct KnownSplit {
     /// Overlap to store together with the scores.
     pub leaks: Leaks,
     /// Warning to print before the scores of the split.
     pub warning: Option<String>,
 }
 
-/// Compares the tracks of split `side` with the training tracks of the run in `run`, called `name` in warnings.
-pub(crate) fn known_side(run: &RunDir, name: &str, data: &Dataset, side: Side) -> KnownSide {
-    let test = evaluate::members(data, side);
-    let leaks = evaluate::leaks(data, side);
-    let split = side.name();
+/// Compares the tracks of `split` with the training tracks of the run in `run`, called `name` in warnings.
+pub(crate) fn known_split(run: &RunDir, name: &str, data: &Dataset, split: Split) -> KnownSplit {
+    let test = evaluate::members(data, split);
+    let leaks = evaluate::leaks(data, split);
 
     // Without a list, scores are still computed, with a warning that training tracks may be among the scored tracks.
     let problem = match TrainingList::read(run, &run.training_list()) {
         Ok(Some(list)) => {
             let leaks = leaks.compared_with_run(Some(&list.members()), test);
             let warning = leaks.warning(name);
-            return KnownSide { leaks, warning };
+            return KnownSplit { leaks, warning };
         }
         Ok(None) => format!("{name} keeps no list of the tracks that it trained on"),
         Err(problem) => problem,
     };
-    KnownSide {
+    KnownSplit {
         leaks: leaks.compared_with_run(None, test),
         warning: Some(format!(
             "{problem}; so the {split} tracks, which are of another version, cannot be compared with those"
@@ -131,9 +130,9 @@ impl StartRun {
         // Skip the comparison if this run trains on all listed tracks as well: its own leaks then include all overlaps.
         if !list.is_within(&TrainingList::from_dataset(data)) {
             let trained = list.members();
-            for side in [Side::Test, Side::Validation] {
-                let test = evaluate::members(data, side);
-                let leaks = evaluate::leaks(data, side).compared_with_run(Some(&trained), test);
+            for split in [Split::Test, Split::Validation] {
+                let test = evaluate::members(data, split);
+                let leaks = evaluate::leaks(data, split).compared_with_run(Some(&trained), test);
                 start.warnings.extend(leaks.warning(&name));
             }
         }
@@ -242,7 +241,7 @@ mod tests {
         let (_store, data) = data(96, &[]);
         let list = TrainingList::from_dataset(&data);
         // Ten of the twelve artists are in the training split. A track has four rows: two segments and a copy of each.
-        assert_eq!(data.rows_of(Side::Training).len(), 4 * 80);
+        assert_eq!(data.rows_of(Split::Training).len(), 4 * 80);
         let members = list.members();
         assert_eq!(members.len(), 80);
         for member in &members {
@@ -327,7 +326,7 @@ mod tests {
 
         assert!(told > bytes.len(), "{told} of {}", broken.len());
 
-        let known = known_side(&run, "this run", &data, Side::Test);
+        let known = known_split(&run, "this run", &data, Split::Test);
         let said = known.warning.expect("a warning");
         assert!(said.contains("cannot be compared"), "{said}");
         assert!(known.leaks.shared.is_empty());

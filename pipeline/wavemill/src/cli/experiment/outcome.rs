@@ -488,7 +488,7 @@ mod tests {
             predictions.push(&row).expect("sound");
         }
 
-        let leaks = Leaks::new(SplitRule::Column, "test", [], []);
+        let leaks = Leaks::new(SplitRule::Column, wavemill_schemas::split::Split::Test, [], []);
         Evaluation::from_predictions(&predictions, 1, leaks).expect("labelled")
     }
 

@@ -16,7 +16,7 @@ use wavemill_schemas::exit::PlainError;
 use wavemill_scores::metrics::{Leaks, THRESHOLD, likeliest};
 
 use super::rank_rows::RankRows;
-use crate::dataset::{Dataset, Side, Target};
+use crate::dataset::{Dataset, Split, Target};
 
 /// Metadata of a row file, stored in the file as JSON. Contains no times and no paths.
 #[derive(Clone, Debug, Serialize)]
@@ -27,7 +27,7 @@ pub(crate) struct RowFileMetadata {
     /// Training step of the checkpoint.
     pub step: u64,
     pub model: String,
-    side: &'static str,
+    side: Split,
     /// Rule by which rows are assigned to splits.
     split_rule: &'static str,
     feature: String,
@@ -66,13 +66,13 @@ struct TargetMetadata {
 }
 
 impl RowFileMetadata {
-    /// Creates the metadata for the outputs of model `model` on the split `side` of `data`, from the run's checkpoint
+    /// Creates the metadata for the outputs of model `model` on `split` of `data`, from the run's checkpoint
     /// at `step`. `leaks` is given if the run was trained on another version.
     pub(crate) fn new(
         run: String,
         step: u64,
         model: &str,
-        side: Side,
+        split: Split,
         data: &Dataset,
         leaks: Option<&Leaks>,
     ) -> Self {
@@ -90,7 +90,7 @@ impl RowFileMetadata {
             run,
             step,
             model: model.to_owned(),
-            side: side.name(),
+            side: split,
             split_rule: data.split_rule().name(),
             feature: data.feature().name.clone(),
             feature_id: data.feature().feature_id.clone(),
@@ -130,7 +130,7 @@ pub(crate) enum Content {
 /// The columns of a row file.
 #[derive(Debug)]
 pub(crate) struct Layout {
-    side: &'static str,
+    split: Split,
     content: Content,
 }
 
@@ -145,7 +145,7 @@ fn column(name: impl Into<String>, is_nullable: bool, values: impl Array + 'stat
 impl Layout {
     pub(crate) const fn new(content: Content, about: &RowFileMetadata) -> Self {
         Self {
-            side: about.side,
+            split: about.side,
             content,
         }
     }
@@ -205,7 +205,7 @@ impl Layout {
         let offsets_s = Float32Array::from_iter_values(rows.iter().map(|&row| all.offsets_s[row]));
         let track_ids = Int64Array::from_iter_values(rows.iter().map(|&row| all.track_ids[row]));
         let artist_ids: Int64Array = rows.iter().map(|&row| all.artist_ids[row]).collect();
-        let splits = StringArray::from_iter_values(rows.iter().map(|_| self.side));
+        let splits = StringArray::from_iter_values(rows.iter().map(|_| self.split.name()));
         vec![
             column("clip_key", false, clip_keys),
             column("segment", false, segments),

@@ -17,7 +17,7 @@ use wavemill_scores::metrics::{Evaluation, Label, Predictions, Report, Row, like
 
 use super::*;
 use crate::dataset::fixture::Fixture;
-use crate::dataset::{GENRES_ALL, LoaderPlan, Side, Store};
+use crate::dataset::{GENRES_ALL, LoaderPlan, Split, Store};
 use crate::evaluate::{leaks, predict, scores};
 use crate::strategy::Solo;
 use crate::testing::{TrainedFixture, alone, made};
@@ -38,7 +38,7 @@ fn settings() -> MapSettings {
 
 fn plan() -> LoaderPlan {
     LoaderPlan {
-        side: Side::Training,
+        split: Split::Training,
         batch_size: 7,
         ..LoaderPlan::default()
     }
@@ -49,12 +49,12 @@ fn write(made: &TrainedFixture, paths: &RowFilePaths) -> Vec<Predictions> {
         "lstm-1".to_owned(),
         4,
         "lstm",
-        Side::Training,
+        Split::Training,
         &made.data,
         None,
     );
 
-    let mut files = RowFiles::create(paths, &about, &made.data, Side::Training, 0).expect("room");
+    let mut files = RowFiles::create(paths, &about, &made.data, Split::Training, 0).expect("room");
     let predictions =
         predict(&made.learner, &made.data, &Solo, plan(), Some(&mut files)).expect("answers");
     files.finish(&made.data, &mut |_| {}).expect("room");
@@ -339,7 +339,7 @@ fn files_are_read_back_for_a_report() {
 
     fs::write(folder.join("config.toml"), "seed = 3\n").expect("room");
     let run = RunRecord::read(folder, None).expect("a run");
-    assert_eq!((run.seed(), run.predicted_side()), (3, "training"));
+    assert_eq!((run.seed(), run.predicted_split()), (3, Split::Training));
 
     let found = run.predictions.expect("predictions");
     assert_eq!(found.targets.len(), 2);
@@ -384,7 +384,7 @@ fn a_file_of_predictions_has_the_scores_of_the_model() {
         predictions: Some(path.clone()),
         ..RowFilePaths::default()
     };
-    let leaks = leaks(&made.data, Side::Training);
+    let leaks = leaks(&made.data, Split::Training);
     let scored = scores(&write(&made, &paths), &leaks, 3).expect("labels");
 
     let answers = Answers::read(&path).expect("a file");
@@ -392,7 +392,7 @@ fn a_file_of_predictions_has_the_scores_of_the_model() {
         let store = Store::open(made.folder.path(), None).expect("a store");
         let settings = EvaluationSettings {
             target: scored.target.clone(),
-            side: Side::Training,
+            split: Split::Training,
             seed: 3,
             ..EvaluationSettings::default()
         };
@@ -421,13 +421,13 @@ fn files_are_atomic_and_reproducible() {
     let made = made(&Fixture::default(), &config(), 0, &alone);
     let folder = made.folder.path().join("out");
     fs::create_dir(&folder).expect("room");
-    let about = RowFileMetadata::new(String::new(), 0, "lstm", Side::Training, &made.data, None);
+    let about = RowFileMetadata::new(String::new(), 0, "lstm", Split::Training, &made.data, None);
 
     let begun = RowFiles::create(
         &paths(&folder, "a.parquet"),
         &about,
         &made.data,
-        Side::Training,
+        Split::Training,
         0,
     )
     .expect("room");
@@ -454,7 +454,7 @@ fn files_are_atomic_and_reproducible() {
 
     let none = paths(&folder, "none/a.parquet");
     let error =
-        RowFiles::create(&none, &about, &made.data, Side::Training, 0).expect_err("no folder");
+        RowFiles::create(&none, &about, &made.data, Split::Training, 0).expect_err("no folder");
     let error = format!("{:#}", anyhow::Error::from(error));
     assert!(
         error.starts_with("cannot write") && error.contains("none/a.parquet"),
