@@ -46,7 +46,7 @@ pub use self::files::{Fate, FileAccount, FilesOfKind, NearMatch, hint_of_file};
 pub use self::metadata::{MetadataFiles, fingerprints};
 pub use self::numbering::ClassLists;
 use self::rows::Labels;
-pub use self::rows::side_column;
+pub use self::rows::split_column;
 pub use self::steps::parse_where;
 pub use self::timings::Timings;
 
@@ -131,7 +131,7 @@ impl Duplicates {
 
 /// A clip whose split (training, validation or test) differs from its split in the previous version.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct SideMove {
+pub struct SplitMove {
     /// Key of the clip.
     pub clip_key: String,
     /// Split of the clip in the previous version.
@@ -140,7 +140,7 @@ pub struct SideMove {
     pub to: String,
 }
 
-impl fmt::Display for SideMove {
+impl fmt::Display for SplitMove {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} -> {}", self.clip_key, self.from, self.to)
     }
@@ -183,7 +183,7 @@ pub struct Catalog {
     /// Duplicate recordings; set only with `split.group_duplicates`.
     pub duplicates: Option<Duplicates>,
     /// Clips that changed splits because their group was merged with a group of another split, ordered by key.
-    pub merges: Vec<SideMove>,
+    pub merges: Vec<SplitMove>,
     /// Warnings for the user (such as: over half of the rows have no audio), one sentence each.
     pub warnings: Vec<String>,
     /// Wall-clock seconds of the phases `read` (from files to typed rows), `clean` (the steps), `labels` and `split`.

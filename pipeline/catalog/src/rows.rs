@@ -12,14 +12,14 @@ use wavemill_runtime::parallel::in_parts;
 use wavemill_schemas::canonical;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::recipe::{Recipe, SplitRule, TargetSpec};
-use wavemill_schemas::sides::{NO_SIDE, SIDES};
+use wavemill_schemas::split::NO_SPLIT;
 use wavemill_schemas::tables::sides_schema;
 
 use super::engine::nearest;
 use super::load::without_line;
-use super::split::{GroupSides, KeptRule, KeptSides, Placement, SplitRow, SplitSettings};
+use super::split::{GroupSplits, KeptRule, KeptSplits, Placement, SplitRow, SplitSettings};
 use super::steps::{clip_keys, with_first_column};
-use super::{CatalogError, Recordings, SideMove, spelling};
+use super::{CatalogError, Recordings, SplitMove, spelling};
 
 /// Number of rows per unit of parallel work.
 const PART_ROWS: usize = 4096;
@@ -194,21 +194,21 @@ pub(super) struct SplitTables {
     /// The table `sides`: the split of every group that was ever assigned, see [`sides_schema`].
     pub sides: RecordBatch,
     /// Rows that left their previous split under the recipe's split rule, ordered by key.
-    pub merges: Vec<SideMove>,
+    pub merges: Vec<SplitMove>,
 }
 
-/// Assigns each row to a side of the split (such as training) by every split rule.
+/// Assigns each row to a split (such as training) by every split rule.
 ///
 /// `classes` is the class of each row for the first target, `recordings` groups copies, and `kept` contains the
-/// sides to keep. The official side of a row is the value of its column `split_official` or `set_split`.
+/// splits to keep. The official split of a row is the value of its column `split_official` or `set_split`.
 ///
 /// # Errors
-/// `Unusable` if the column of rule `column` is missing, or if a side is not a valid folder name.
+/// `Unusable` if the column of rule `column` is missing, or if a split is not a valid folder name.
 pub(super) fn with_splits(
     rows: &RecordBatch,
     classes: &[Option<i32>],
     recordings: &Recordings,
-    kept: Option<&KeptSides>,
+    kept: Option<&KeptSplits>,
     recipe: &Recipe,
     threads: usize,
 ) -> Result<SplitTables, CatalogError> {
@@ -225,21 +225,21 @@ pub(super) fn with_splits(
         });
     }
 
-    let official = official_sides(rows, recipe.split.rule)?;
+    let official = official_splits(rows, recipe.split.rule)?;
     // The slower split rule is computed first.
-    let rules = [KeptRule::Artist, KeptRule::Stratified];
-    let by_rule = in_parts(threads, rules.len(), |index| {
-        Ok::<_, CatalogError>(RuleSides::new(rules[index], &split_rows, kept, recipe))
+    let by_rule = in_parts(threads, KeptRule::ALL.len(), |index| {
+        let rule = KeptRule::ALL[index];
+        Ok::<_, CatalogError>(RuleSplits::new(rule, &split_rows, kept, recipe))
     })?;
 
     let mut columns = vec![("split_official", official)];
     let mut merges = Vec::new();
     // The columns are added in the reverse order of the split rules above.
     for of_rule in by_rule.iter().rev() {
-        let sides = of_rule.placement.sides.iter();
-        let names: StringViewArray = sides.map(|&side| Some(SIDES[side])).collect();
+        let splits = of_rule.placement.splits.iter();
+        let names: StringViewArray = splits.map(|split| Some(split.name())).collect();
         columns.push((of_rule.column, names));
-        if side_column(recipe.split.rule) == Some(of_rule.column) {
+        if split_column(recipe.split.rule) == Some(of_rule.column) {
             merges = of_rule.merges(&split_rows);
         }
     }
@@ -247,7 +247,7 @@ pub(super) fn with_splits(
         let name = recipe.split.column.as_deref().unwrap_or_default();
         let values = text_column(rows, "split.column", name)?;
         require_plain(name, &values)?;
-        columns.push(("split_column", or_no_side(&values)));
+        columns.push(("split_column", or_no_split(&values)));
     }
 
     Ok(SplitTables {
@@ -258,20 +258,20 @@ pub(super) fn with_splits(
 }
 
 /// The splits that one rule assigned to rows and to groups of rows.
-struct RuleSides {
+struct RuleSplits {
     rule: KeptRule,
     /// Name of the rule's column in the table `tracks`.
     column: &'static str,
     placement: Placement,
     /// Splits of the current groups and of all groups of earlier versions.
-    groups: GroupSides,
+    groups: GroupSplits,
 }
 
-impl RuleSides {
+impl RuleSplits {
     fn new(
         rule: KeptRule,
         rows: &[SplitRow<'_>],
-        kept: Option<&KeptSides>,
+        kept: Option<&KeptSplits>,
         recipe: &Recipe,
     ) -> Self {
         let settings = SplitSettings {
@@ -281,7 +281,7 @@ impl RuleSides {
         let kept = kept.map(|kept| kept.by(rule));
         let placement = rule.place(rows, settings, kept);
 
-        let mut groups = rule.group_sides(rows, &placement.sides);
+        let mut groups = rule.group_splits(rows, &placement.splits);
         if let Some(kept) = kept {
             groups = groups.with_earlier(kept);
         }
@@ -296,13 +296,13 @@ impl RuleSides {
         }
     }
 
-    fn merges(&self, rows: &[SplitRow<'_>]) -> Vec<SideMove> {
+    fn merges(&self, rows: &[SplitRow<'_>]) -> Vec<SplitMove> {
         let mut moves = Vec::with_capacity(self.placement.merges.len());
         for merge in &self.placement.merges {
-            moves.push(SideMove {
+            moves.push(SplitMove {
                 clip_key: rows[merge.row].key.to_owned(),
-                from: SIDES[merge.was].to_owned(),
-                to: SIDES[self.placement.sides[merge.row]].to_owned(),
+                from: merge.was.name().to_owned(),
+                to: self.placement.splits[merge.row].name().to_owned(),
             });
         }
         moves
@@ -310,65 +310,65 @@ impl RuleSides {
 }
 
 /// Creates the table `sides`, ordered by rule and group.
-fn sides_table(by_rule: &[RuleSides]) -> Result<RecordBatch, CatalogError> {
+fn sides_table(by_rule: &[RuleSplits]) -> Result<RecordBatch, CatalogError> {
     let mut rules = StringBuilder::new();
     let mut groups = StringBuilder::new();
-    let mut sides = StringBuilder::new();
+    let mut splits = StringBuilder::new();
     for of_rule in by_rule {
-        for (group, side) in of_rule.groups.iter() {
+        for (group, split) in of_rule.groups.iter() {
             rules.append_value(of_rule.rule.name());
             groups.append_value(group);
-            sides.append_value(SIDES[side]);
+            splits.append_value(split.name());
         }
     }
 
     let columns: Vec<ArrayRef> = vec![
         Arc::new(rules.finish()),
         Arc::new(groups.finish()),
-        Arc::new(sides.finish()),
+        Arc::new(splits.finish()),
     ];
     Ok(RecordBatch::try_new(sides_schema(), columns)?)
 }
 
 /// Returns each row's value of its column `split_official` or `set_split`, or `none` if there is no such column.
-fn official_sides(rows: &RecordBatch, rule: SplitRule) -> Result<StringViewArray, CatalogError> {
+fn official_splits(rows: &RecordBatch, rule: SplitRule) -> Result<StringViewArray, CatalogError> {
     let own = ["split_official", "set_split"]
         .into_iter()
         .find(|name| rows.column_by_name(name).is_some());
     let Some(name) = own else {
-        return Ok(rows_without_side(rows.num_rows()));
+        return Ok(rows_without_split(rows.num_rows()));
     };
     let values = text_column(rows, "split", name)?;
     if rule == SplitRule::Official {
         require_plain(name, &values)?;
     }
-    Ok(or_no_side(&values))
+    Ok(or_no_split(&values))
 }
 
 /// Checks that all split names of a column are valid folder names: splits of the rule in use become folders.
-fn require_plain(column: &str, sides: &StringViewArray) -> Result<(), CatalogError> {
-    match sides.iter().flatten().find(|side| !is_plain(side)) {
+fn require_plain(column: &str, splits: &StringViewArray) -> Result<(), CatalogError> {
+    match splits.iter().flatten().find(|split| !is_plain(split)) {
         Some(value) => Err(CatalogError::Unusable(format!(
-            "split column `{column}` has the value {value:?}: sides are folders, named by letters, digits, `_`, `-`, `.`"
+            "split column `{column}` has the value {value:?}: splits are folders, named by letters, digits, `_`, `-`, `.`"
         ))),
         None => Ok(()),
     }
 }
 
-fn is_plain(side: &str) -> bool {
-    let mut chars = side.chars();
-    !side.is_empty() && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+fn is_plain(split: &str) -> bool {
+    let mut chars = split.chars();
+    !split.is_empty() && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
 }
 
-fn or_no_side(column: &StringViewArray) -> StringViewArray {
+fn or_no_split(column: &StringViewArray) -> StringViewArray {
     column
         .iter()
-        .map(|side| Some(side.unwrap_or(NO_SIDE)))
+        .map(|split| Some(split.unwrap_or(NO_SPLIT)))
         .collect()
 }
 
-fn rows_without_side(n: usize) -> StringViewArray {
-    std::iter::repeat_n(Some(NO_SIDE), n).collect()
+fn rows_without_split(n: usize) -> StringViewArray {
+    std::iter::repeat_n(Some(NO_SPLIT), n).collect()
 }
 
 fn with_last_columns(
@@ -394,7 +394,7 @@ fn with_last_columns(
 
 /// Returns the column of `tracks` that contains the splits by `rule`. `None` for the segment rules, which assign
 /// segments instead of tracks.
-pub const fn side_column(rule: SplitRule) -> Option<&'static str> {
+pub const fn split_column(rule: SplitRule) -> Option<&'static str> {
     match rule {
         SplitRule::Official => Some("split_official"),
         SplitRule::Stratified => Some("split_stratified"),
@@ -421,9 +421,9 @@ pub(super) fn clips(
     let artists = artist_ids(tracks)?;
     let albums = optional_ints(tracks, "album_id")?;
     let genres = genre_lists(tracks)?;
-    let sides = match side_column(rule) {
+    let splits = match split_column(rule) {
         Some(column) => text_column(tracks, "split", column)?,
-        None => rows_without_side(tracks.num_rows()),
+        None => rows_without_split(tracks.num_rows()),
     };
 
     let n_rows = tracks.num_rows();
@@ -438,7 +438,7 @@ pub(super) fn clips(
                 genres_all: genre_ids(genres.as_ref(), row),
                 artist_id: value_of(artists.as_ref(), row),
                 album_id: value_of(albums.as_ref(), row),
-                split: sides.value(row).to_owned(),
+                split: splits.value(row).to_owned(),
             });
         }
         Ok::<_, CatalogError>(clips)

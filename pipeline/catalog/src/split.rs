@@ -1,4 +1,4 @@
-//! Assigns rows to training, validation and test by pure functions of keys, classes, artists and the sides of the
+//! Assigns rows to training, validation and test by pure functions of keys, classes, artists and the splits of the
 //! previous version. The order of the rows has no effect.
 //!
 //! Rows are ordered by `canonical::hash("split", seed, key)`, so that a split is the same on every machine.
@@ -12,11 +12,12 @@ mod tests;
 use std::collections::BTreeMap;
 
 use wavemill_schemas::canonical;
+use wavemill_schemas::split::Split;
 
 pub use self::drawn::{by_artist, stratified};
 use self::kept::Atom;
 pub use self::kept::{
-    GROUP_KINDS, GroupSides, KeptSides, artist_group, recording_group, track_group,
+    GROUP_KINDS, GroupSplits, KeptSplits, artist_group, recording_group, track_group,
 };
 use self::linked::LinkedRows;
 
@@ -44,7 +45,7 @@ pub struct SplitSettings {
     pub fractions: [f64; 3],
 }
 
-/// A split rule that keeps groups on the side (such as training) on which they were in the previous version.
+/// A split rule that keeps groups in the split (such as training) that they had in the previous version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeptRule {
     /// Rule `artist`: see [`by_artist`].
@@ -54,6 +55,9 @@ pub enum KeptRule {
 }
 
 impl KeptRule {
+    /// All rules.
+    pub const ALL: [Self; 2] = [Self::Artist, Self::Stratified];
+
     /// Returns the rule's name, as used in recipes and in the table `sides`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -62,38 +66,38 @@ impl KeptRule {
         }
     }
 
-    /// Assigns every row to a side of the split. Without `kept`, all sides are drawn. Groups that `kept` contains stay
-    /// on their side, and the other groups are assigned to the side where their classes are needed most.
+    /// Assigns every row to a split. Without `kept`, all splits are drawn. Groups that `kept` contains stay in their
+    /// split, and the other groups are assigned to the split where their classes are needed most.
     pub fn place(
         self,
         rows: &[SplitRow<'_>],
         settings: SplitSettings,
-        kept: Option<&GroupSides>,
+        kept: Option<&GroupSplits>,
     ) -> Placement {
-        let sides = match (self, kept) {
+        let splits = match (self, kept) {
             (_, Some(kept)) => return self.place_beside(rows, settings, kept),
             (Self::Artist, None) => by_artist(rows, settings),
             (Self::Stratified, None) => stratified(rows, settings),
         };
         Placement {
-            sides,
+            splits,
             merges: Vec::new(),
         }
     }
 
-    /// Returns the side of every group to which `rows` belong, given the `sides` of the rows.
-    pub fn group_sides(self, rows: &[SplitRow<'_>], sides: &[usize]) -> GroupSides {
+    /// Returns the split of every group to which `rows` belong, given the `splits` of the rows.
+    pub fn group_splits(self, rows: &[SplitRow<'_>], splits: &[Split]) -> GroupSplits {
         let mut groups = Vec::with_capacity(rows.len() + rows.len() / 4);
-        for (row, &side) in rows.iter().zip(sides) {
+        for (row, &split) in rows.iter().zip(splits) {
             for atom in self.atoms(row).into_iter().flatten() {
-                groups.push((atom.to_string().into(), side));
+                groups.push((atom.to_string().into(), split));
             }
         }
-        GroupSides::new(groups)
+        GroupSplits::new(groups)
     }
 
-    /// Returns the names under which a row's side is stored. The row's own name is first, because a row that has left
-    /// its artist keeps its side.
+    /// Returns the names under which a row's split is stored. The row's own name is first, because a row that has left
+    /// its artist keeps its split.
     fn atoms<'r>(self, row: &SplitRow<'r>) -> [Option<Atom<'r>>; 3] {
         let artist = match self {
             Self::Artist => row.artist.map(Atom::Artist),
@@ -106,7 +110,7 @@ impl KeptRule {
         ]
     }
 
-    /// Returns the groups of rows that this rule keeps on one side of the split.
+    /// Returns the groups of rows that this rule keeps in one split.
     fn groups(self, rows: &[SplitRow<'_>]) -> Vec<Vec<usize>> {
         let mut linked = LinkedRows::new(rows);
         if self == Self::Artist {
@@ -130,26 +134,26 @@ impl KeptRule {
         self,
         rows: &[SplitRow<'_>],
         settings: SplitSettings,
-        kept: &GroupSides,
+        kept: &GroupSplits,
     ) -> Placement {
-        let mut sides = vec![0; rows.len()];
+        let mut splits = vec![Split::Training; rows.len()];
         let mut merges = Vec::new();
         let mut need = Need::new(rows, settings);
 
-        // Groups that already have a side are assigned first, so that new groups fill the remaining need.
+        // Groups that already have a split are assigned first, so that new groups fill the remaining need.
         let hash = canonical::hashes("split", settings.seed);
         let mut new_groups = Vec::new();
         for group in self.groups(rows) {
-            let Some(side) = self.kept_side(rows, &group, kept) else {
+            let Some(split) = self.kept_split(rows, &group, kept) else {
                 let name = self.group_name(rows, &group);
                 new_groups.push((hash(&name), name, group));
                 continue;
             };
-            need.fill(rows, &group, side);
+            need.fill(rows, &group, split);
             for index in group {
-                sides[index] = side;
-                let was = self.own_side(&rows[index], kept);
-                if let Some(was) = was.filter(|was| *was != side) {
+                splits[index] = split;
+                let was = self.own_split(&rows[index], kept);
+                if let Some(was) = was.filter(|was| *was != split) {
                     merges.push(Merge { row: index, was });
                 }
             }
@@ -158,55 +162,60 @@ impl KeptRule {
         // Groups with equal hashes are ordered by name, so that the order of the rows has no effect.
         new_groups.sort_unstable();
         for (.., group) in new_groups {
-            let side = need.neediest(rows, &group);
-            need.fill(rows, &group, side);
+            let split = need.neediest(rows, &group);
+            need.fill(rows, &group, split);
             for index in group {
-                sides[index] = side;
+                splits[index] = split;
             }
         }
 
         merges.sort_unstable_by_key(|merge| rows[merge.row].key);
-        Placement { sides, merges }
+        Placement { splits, merges }
     }
 
-    /// Returns the side of a group whose parts may have been separate groups before. A track that was used for training
-    /// must never be used for testing, so training takes precedence, then validation. `None` if no part was placed
-    /// before.
-    fn kept_side(self, rows: &[SplitRow<'_>], group: &[usize], kept: &GroupSides) -> Option<usize> {
+    /// Returns the split of a group whose parts may have been separate groups before. A track that was used for
+    /// training must never be used for testing, so training takes precedence, then validation. `None` if no part was
+    /// placed before.
+    fn kept_split(
+        self,
+        rows: &[SplitRow<'_>],
+        group: &[usize],
+        kept: &GroupSplits,
+    ) -> Option<Split> {
         let mut least = None;
         for &index in group {
             for atom in self.atoms(&rows[index]).into_iter().flatten() {
-                let side = kept.side(&atom.to_string());
-                // `SIDES` is ordered by precedence, so the side with the smallest index takes precedence.
-                least = [least, side].into_iter().flatten().min();
+                let split = kept.split(&atom.to_string());
+                // Splits are ordered by precedence.
+                least = [least, split].into_iter().flatten().min();
             }
         }
         least
     }
 
-    /// Returns the side that the row's own key had, or else the side of its artist or recording.
-    fn own_side(self, row: &SplitRow<'_>, kept: &GroupSides) -> Option<usize> {
+    /// Returns the split that the row's own key had, or else the split of its artist or recording.
+    fn own_split(self, row: &SplitRow<'_>, kept: &GroupSplits) -> Option<Split> {
         let mut atoms = self.atoms(row).into_iter().flatten();
-        atoms.find_map(|atom| kept.side(&atom.to_string()))
+        atoms.find_map(|atom| kept.split(&atom.to_string()))
     }
 }
 
-/// The result of a split rule: the side of each row.
+/// The result of a split rule: the split of each row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// For every row, in order, the index of its side in [`SIDES`](wavemill_schemas::sides::SIDES).
-    pub sides: Vec<usize>,
-    /// Rows that left the side that they had in the previous version, ordered by key.
+    /// The split of every row, in order.
+    pub splits: Vec<Split>,
+    /// Rows that left the split that they had in the previous version, ordered by key.
     pub merges: Vec<Merge>,
 }
 
-/// A row that left its previous side because a part of its group was on another side.
+/// A row that left its previous split because a part of its group was in another split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Merge {
     /// Index of the row among the assigned rows.
     pub row: usize,
-    /// Side of the row in the previous version, as an index into [`SIDES`](wavemill_schemas::sides::SIDES).
-    pub was: usize,
+    /// Split of the row in the previous version.
+    pub was: Split,
 }
 
 /// Number of rows that training, validation and test still need, by class.
@@ -215,7 +224,7 @@ struct Need {
 }
 
 impl Need {
-    /// Computes the number of rows that each side needs before any row is assigned.
+    /// Computes the number of rows that each split needs before any row is assigned.
     fn new(rows: &[SplitRow<'_>], settings: SplitSettings) -> Self {
         let mut by_class: BTreeMap<_, [f64; 3]> = BTreeMap::new();
         for row in rows {
@@ -227,31 +236,31 @@ impl Need {
         Self { by_class }
     }
 
-    /// Returns the side that needs a group's classes most. If sides need them equally, returns the earlier side.
-    fn neediest(&self, rows: &[SplitRow<'_>], group: &[usize]) -> usize {
+    /// Returns the split that needs a group's classes most. If splits need them equally, returns the earlier split.
+    fn neediest(&self, rows: &[SplitRow<'_>], group: &[usize]) -> Split {
         // Floating-point sums depend on the order of summation. The rows of a group are ordered by key.
         let mut wanted = [0.0; 3];
         for &index in group {
             let need = &self.by_class[&rows[index].class];
-            for side in 0..3 {
-                wanted[side] += need[side];
+            for (wanted, need) in wanted.iter_mut().zip(need) {
+                *wanted += need;
             }
         }
 
-        let mut neediest = 0;
-        for later in 1..3 {
-            if wanted[later] > wanted[neediest] {
+        let mut neediest = Split::Training;
+        for later in [Split::Validation, Split::Test] {
+            if wanted[later as usize] > wanted[neediest as usize] {
                 neediest = later;
             }
         }
         neediest
     }
 
-    /// Subtracts the rows of an assigned group from the need of its side.
-    fn fill(&mut self, rows: &[SplitRow<'_>], group: &[usize], side: usize) {
+    /// Subtracts the rows of an assigned group from the need of its split.
+    fn fill(&mut self, rows: &[SplitRow<'_>], group: &[usize], split: Split) {
         for &index in group {
             if let Some(need) = self.by_class.get_mut(&rows[index].class) {
-                need[side] -= 1.0;
+                need[split as usize] -= 1.0;
             }
         }
     }

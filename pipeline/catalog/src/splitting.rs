@@ -6,24 +6,24 @@ use arrow::array::{Array, RecordBatch};
 use wavemill_runtime::parallel::in_parts;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::recipe::{GroupDuplicates, Recipe, SplitRule, SplitSpec};
-use wavemill_schemas::sides::{NO_SIDE, SIDES};
+use wavemill_schemas::split::{NO_SPLIT, Split};
 
 use super::rows::{self, Labels, SplitTables};
-use super::split::KeptSides;
+use super::split::KeptSplits;
 use super::{
     Catalog, CatalogError, ClassLists, CleanedRows, Duplicates, Recordings, Timings, numbering,
 };
 
-/// Minimum number of clips for a warning that a side is empty. With fewer, nobody expects to train a model.
-const SIDES_CLIPS_MIN: usize = 20;
+/// Minimum number of clips for a warning that a split is empty. With fewer, nobody expects to train a model.
+const SPLITS_CLIPS_MIN: usize = 20;
 
 /// Maximum number of values of the split column that a warning lists.
-const SIDES_LISTED_MAX: usize = 5;
+const SPLITS_LISTED_MAX: usize = 5;
 
 impl CleanedRows {
-    /// Assigns each clip to a side of the split (such as training), and gives each class its id in `kept_classes`. The
-    /// rules `artist` and `stratified` keep copies of a recording together, and keep every group of clips on the side
-    /// that it has in `kept`.
+    /// Assigns each clip to a split (such as training), and gives each class its id in `kept_classes`. The rules
+    /// `artist` and `stratified` keep copies of a recording together, and keep every group of clips in the split that
+    /// it has in `kept`.
     ///
     /// The rows are not consumed, so that they can be split again with other arguments. All catalogs made
     /// from the same rows share the columns of their tables.
@@ -34,7 +34,7 @@ impl CleanedRows {
         &self,
         recipe: &Recipe,
         recordings: &Recordings,
-        kept: Option<&KeptSides>,
+        kept: Option<&KeptSplits>,
         kept_classes: &ClassLists,
     ) -> Result<Catalog, CatalogError> {
         let Self {
@@ -77,11 +77,11 @@ impl CleanedRows {
         catalog.clips = rows::clips(&tracks, &labels, recipe.split.rule, threads)?;
         // With the other rules, the split of each row is only known after segmentation.
         if !recipe.split.rule.is_by_segment() {
-            let clips = clips_by_side(&catalog.clips);
+            let clips = clips_by_split(&catalog.clips);
             if recipe.split.rule == SplitRule::Column {
-                catalog.warnings.extend(sides_unknown(&clips));
+                catalog.warnings.extend(splits_unknown(&clips));
             }
-            catalog.warnings.extend(sides_empty(&recipe.split, &clips));
+            catalog.warnings.extend(splits_empty(&recipe.split, &clips));
         }
         let grouping = recipe.split.group_duplicates;
         catalog.duplicates =
@@ -120,56 +120,56 @@ fn number_classes(
 }
 
 /// Counts the clips of each split, such as training.
-fn clips_by_side(clips: &[ClipRow]) -> BTreeMap<&str, usize> {
-    let mut sides: BTreeMap<&str, usize> = BTreeMap::new();
+fn clips_by_split(clips: &[ClipRow]) -> BTreeMap<&str, usize> {
+    let mut splits: BTreeMap<&str, usize> = BTreeMap::new();
     for clip in clips {
-        *sides.entry(clip.split.as_str()).or_default() += 1;
+        *splits.entry(clip.split.as_str()).or_default() += 1;
     }
-    sides
+    splits
 }
 
 /// Returns a warning if the split column has values that no trainer reads, such as `Training` or `train`.
-fn sides_unknown(sides: &BTreeMap<&str, usize>) -> Option<String> {
-    let mut unknown = sides.clone();
-    unknown.retain(|side, _| *side != NO_SIDE && !SIDES.contains(side));
+fn splits_unknown(splits: &BTreeMap<&str, usize>) -> Option<String> {
+    let mut unknown = splits.clone();
+    unknown.retain(|split, _| *split != NO_SPLIT && Split::named(split).is_none());
     if unknown.is_empty() {
         return None;
     }
 
     Some(format!(
-        "split.column: sides that no training reads, with their clips: {}; it reads {}",
-        first_sides(&unknown),
-        SIDES.join(", ")
+        "split.column: splits that no training reads, with their clips: {}; it reads {}",
+        first_splits(&unknown),
+        Split::ALL.map(Split::name).join(", ")
     ))
 }
 
 /// Returns a warning if training, validation or test has no clips, although its share is not 0: no model could be
 /// trained, chosen or tested.
-fn sides_empty(split: &SplitSpec, sides: &BTreeMap<&str, usize>) -> Option<String> {
-    let n_clips: usize = sides.values().sum();
-    if split.column.is_none() && n_clips < SIDES_CLIPS_MIN {
+fn splits_empty(split: &SplitSpec, splits: &BTreeMap<&str, usize>) -> Option<String> {
+    let n_clips: usize = splits.values().sum();
+    if split.column.is_none() && n_clips < SPLITS_CLIPS_MIN {
         return None;
     }
     let mut empty = Vec::new();
-    for (side, share) in SIDES.into_iter().zip(split.fractions) {
+    for (name, share) in Split::ALL.map(Split::name).into_iter().zip(split.fractions) {
         let is_wanted = share > 0.0 || split.column.is_some();
-        if is_wanted && !sides.contains_key(side) {
-            empty.push(side);
+        if is_wanted && !splits.contains_key(name) {
+            empty.push(name);
         }
     }
     if empty.is_empty() || n_clips == 0 {
         return None;
     }
 
-    let (empty, found) = (empty.join(", "), first_sides(sides));
+    let (empty, found) = (empty.join(", "), first_splits(splits));
     Some(match &split.column {
         Some(column) => format!(
-            "split.column: no clip is for {empty}: the values of `{column}`, with their clips, are {found}; sides are named \
+            "split.column: no clip is for {empty}: the values of `{column}`, with their clips, are {found}; splits are named \
              {}",
-            SIDES.join(", ")
+            Split::ALL.map(Split::name).join(", ")
         ),
         None => format!(
-            "split.rule = \"{}\": no clip is for {empty}; sides with clips are {found}: raise its share in split.fractions, \
+            "split.rule = \"{}\": no clip is for {empty}; splits with clips are {found}: raise its share in split.fractions, \
              or choose another split.rule",
             split.rule.name()
         ),
@@ -177,13 +177,13 @@ fn sides_empty(split: &SplitSpec, sides: &BTreeMap<&str, usize>) -> Option<Strin
 }
 
 /// Formats the first split names in alphabetical order, each with its number of clips.
-fn first_sides(sides: &BTreeMap<&str, usize>) -> String {
-    let mut listed = Vec::with_capacity(SIDES_LISTED_MAX);
-    for (side, n_clips) in sides.iter().take(SIDES_LISTED_MAX) {
-        listed.push(format!("`{side}` ({n_clips})"));
+fn first_splits(splits: &BTreeMap<&str, usize>) -> String {
+    let mut listed = Vec::with_capacity(SPLITS_LISTED_MAX);
+    for (split, n_clips) in splits.iter().take(SPLITS_LISTED_MAX) {
+        listed.push(format!("`{split}` ({n_clips})"));
     }
 
-    let more = if sides.len() > SIDES_LISTED_MAX {
+    let more = if splits.len() > SPLITS_LISTED_MAX {
         ", …"
     } else {
         ""

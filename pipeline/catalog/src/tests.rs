@@ -474,13 +474,13 @@ fn by_column_side(recipe: &mut Recipe) {
     recipe.split.column = Some("side".into());
 }
 
-fn sides(catalog: &Catalog) -> Vec<&str> {
+fn splits(catalog: &Catalog) -> Vec<&str> {
     let clips = catalog.clips.iter();
     clips.map(|clip| clip.split.as_str()).collect()
 }
 
 #[test]
-fn list_provides_folders_sides_labels_and_artists() {
+fn list_provides_folders_splits_labels_and_artists() {
     let list = "clip_key,side,mood,artist,genre\n\
                 rock/b.mp3,training,dark,Mia,rock\n\
                 jazz/a.mp3,test,,Mia,jazz\n\
@@ -492,7 +492,7 @@ fn list_provides_folders_sides_labels_and_artists() {
     })
     .unwrap();
 
-    assert_eq!(sides(&catalog), ["test", "training", "none"]);
+    assert_eq!(splits(&catalog), ["test", "training", "none"]);
     assert_eq!(catalog.classes["genre"], ["dark"]);
     let artists: Vec<_> = catalog.clips.iter().map(|clip| clip.artist_id).collect();
     assert!(artists[0].is_some() && artists[0] == artists[1] && artists[2].is_none());
@@ -502,7 +502,7 @@ fn list_provides_folders_sides_labels_and_artists() {
             "metadata file list.csv: 1 of its 3 rows name no file below the audio root, such as rock/gone.mp3",
             "metadata file list.csv: 1 of 3 files have no row in it, such as rock/c.mp3: its columns are null there",
             "split.column: no clip is for validation: the values of `side`, with their clips, are `none` (1), `test` (1), \
-             `training` (1); sides are named training, validation, test"
+             `training` (1); splits are named training, validation, test"
         ]
     );
 
@@ -570,7 +570,7 @@ fn list_errors_name_the_line() {
 fn broken_list_record_is_a_reject() {
     let list = "clip_key,side\njazz/a.mp3,test,more\nrock/b.mp3,training\nrock/c.mp3,test\n";
     let catalog = listed("list.csv", list, by_column_side).unwrap();
-    assert_eq!(sides(&catalog), ["none", "training", "test"]);
+    assert_eq!(splits(&catalog), ["none", "training", "test"]);
     assert_eq!((catalog.rows_read, catalog.rejects.len()), (3, 0));
     assert_eq!(catalog.further_rejects[0].line, Some(2));
     assert_eq!(
@@ -581,9 +581,9 @@ fn broken_list_record_is_a_reject() {
 
 /// Returns a list of two files in `test` and `training`, as Parquet.
 fn parquet_list(keys: [&str; 2]) -> Vec<u8> {
-    let [keys, sides] = [keys, ["test", "training"]]
+    let [keys, splits] = [keys, ["test", "training"]]
         .map(|values| -> ArrayRef { Arc::new(StringArray::from_iter_values(values)) });
-    let rows = RecordBatch::try_from_iter([("clip_key", keys), ("side", sides)]).unwrap();
+    let rows = RecordBatch::try_from_iter([("clip_key", keys), ("side", splits)]).unwrap();
     let mut bytes = Vec::new();
     let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, rows.schema(), None).unwrap();
     writer.write(&rows).unwrap();
@@ -602,7 +602,7 @@ fn parquet_list_equals_csv_list() {
 
     std::fs::write(&path, parquet_list(["rock/b.mp3", "jazz/a.mp3"])).unwrap();
     let catalog = cleaned(&recipe, Some(&path), &audio).unwrap();
-    assert_eq!(sides(&catalog), ["training", "test"]);
+    assert_eq!(splits(&catalog), ["training", "test"]);
     std::fs::write(&path, parquet_list(["rock/b.mp3", "rock/b.mp3"])).unwrap();
     let twice = cleaned(&recipe, Some(&path), &audio).unwrap_err();
     assert_eq!(
@@ -628,7 +628,7 @@ fn json_lines_equal_csv_list() {
 
 {"side": "training", "clip_key": "jazz/a.mp3", "bpm": "slow", "tags": ["x"]}"#;
     let catalog = cleaned_of(lines).unwrap();
-    assert_eq!(sides(&catalog), ["training", "test"]);
+    assert_eq!(splits(&catalog), ["training", "test"]);
     assert_eq!(catalog.rows_read, 2);
 
     for (text, said) in [
@@ -766,7 +766,7 @@ fn missing_artists_are_warned_about_once() {
 }
 
 #[test]
-fn tables_read_keys_and_sides_from_columns() {
+fn tables_read_keys_and_splits_from_columns() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gtzan.csv");
     std::fs::write(
@@ -809,10 +809,10 @@ fn tables_read_keys_and_sides_from_columns() {
     assert_eq!(
         catalog.warnings,
         [
-            "split.column: sides that no training reads, with their clips: `train` (1); it reads training, validation, \
+            "split.column: splits that no training reads, with their clips: `train` (1); it reads training, validation, \
              test",
             "split.column: no clip is for training, validation, test: the values of `fold`, with their clips, are \
-             `none` (1), `train` (1); sides are named training, validation, test"
+             `none` (1), `train` (1); splits are named training, validation, test"
         ]
     );
 
@@ -843,11 +843,11 @@ fn table_of(csv: &str) -> Result<Catalog, CatalogError> {
 }
 
 #[test]
-fn official_rule_accepts_folders_as_sides() {
+fn official_rule_accepts_folders_as_splits() {
     let refused = table_of("file,label,split_official\na.wav,blues,Training Set\n").unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "split column `split_official` has the value \"Training Set\": sides are folders, named by letters, digits, `_`, \
+        "split column `split_official` has the value \"Training Set\": splits are folders, named by letters, digits, `_`, \
          `-`, `.`"
     );
 
@@ -861,7 +861,7 @@ fn official_rule_accepts_folders_as_sides() {
 }
 
 #[test]
-fn empty_sides_are_warned_about_under_every_rule() {
+fn empty_splits_are_warned_about_under_every_rule() {
     let mut csv = "file,label\n".to_owned();
     for clip in 0..400 {
         csv += &format!("{clip}.wav,class {}\n", clip / 4);
@@ -882,7 +882,7 @@ fn empty_sides_are_warned_about_under_every_rule() {
     assert_eq!(
         warned([0.8, 0.1, 0.1]),
         [
-            "split.rule = \"stratified\": no clip is for test; sides with clips are `training` (300), `validation` (100): \
+            "split.rule = \"stratified\": no clip is for test; splits with clips are `training` (300), `validation` (100): \
              raise its share in split.fractions, or choose another split.rule"
         ]
     );

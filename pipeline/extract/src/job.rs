@@ -16,6 +16,6 @@ pub struct Job {
     pub audio: PathBuf,
     /// The store, which is created if it does not exist.
     pub store: PathBuf,
-    /// A file of sides (`--sides`). Its splits are kept as if the previous version had assigned them.
+    /// A file of splits (`--sides`). Its splits are kept as if the previous version had assigned them.
     pub sides: Option<PathBuf>,
 }

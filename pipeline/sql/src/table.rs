@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::stats::Precision;
-use datafusion::common::{Result, ScalarValue, Statistics};
+use datafusion::common::{Result, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
@@ -227,15 +227,9 @@ fn column_bytes(field: &FieldRef) -> usize {
 fn partitioned_file(entry: &FileEntry) -> PartitionedFile {
     let file = PartitionedFile::new(entry.path.as_str(), entry.bytes);
     match &entry.feature {
-        Some(_) => {
-            file.with_partition_values(vec![ScalarValue::Utf8(Some(split_of(entry).to_owned()))])
-        }
+        Some(_) => file.with_partition_values(vec![entry.split_name().into()]),
         None => file,
     }
-}
-
-fn split_of(entry: &FileEntry) -> &str {
-    entry.split.as_deref().unwrap_or("none")
 }
 
 fn check_length(store: &Path, entry: &FileEntry) -> Result<(), SqlError> {

@@ -17,7 +17,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy};
 use parquet::file::page_index::offset_index::PageLocation;
 use serde_json::Value;
 use wavemill_schemas::manifest::{Counts, FeatureEntry, FileEntry, Manifest, Partial, TargetEntry};
-use wavemill_schemas::sides::SIDES;
+use wavemill_schemas::split::Split;
 use wavemill_schemas::tables::{self, TENSOR_KEY};
 
 use crate::plan;
@@ -144,7 +144,7 @@ fn summed_feature<'m>(entry: &FileEntry, manifest: &'m Manifest) -> Option<&'m F
     let name = entry
         .feature
         .as_ref()
-        .filter(|_| entry.split.as_deref() == Some(SIDES[0]))?;
+        .filter(|_| entry.split.as_deref() == Some(Split::Training.name()))?;
     manifest
         .features
         .iter()

@@ -403,7 +403,7 @@ fn option_changes(
     }
     // Without `--sides` the splits are those of the previous version.
     if identity.sides.is_some() && was.sides != identity.sides {
-        changed.push("--sides gives other sides than those of the version".to_owned());
+        changed.push("--sides gives other splits than those of the version".to_owned());
     }
     if was.models.is_some() && identity.models.is_some() && was.models != identity.models {
         changed.push("the file of a model".to_owned());
@@ -425,7 +425,7 @@ fn row_change(manifest: &Manifest, inputs: &VersionInputs<'_>) -> String {
     let reason = if has_other_ids(&manifest.targets, inputs.targets) {
         ", or --renumber gave other class ids"
     } else if inputs.resplit {
-        ", or --resplit drew other sides"
+        ", or --resplit drew other splits"
     } else {
         ""
     };

@@ -22,7 +22,6 @@ pub mod rng;
 pub mod row_arrays;
 pub mod samples;
 pub mod settings;
-pub mod sides;
 pub mod size;
 pub mod split;
 #[cfg(feature = "arrow")]

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::split::NO_SPLIT;
 use crate::{FORMAT_VERSION, canonical, recipe::Recipe, reject::Reject};
 
 /// Key of a manifest's checksum: BLAKE3 of its canonical JSON without this key, lower-case hex.
@@ -488,6 +489,11 @@ impl FileEntry {
             Some(feature) => format!("features_{feature}"),
             None => self.name().to_owned(),
         }
+    }
+
+    /// Returns the name of the split of the file's rows, as readers show it.
+    pub fn split_name(&self) -> &str {
+        self.split.as_deref().unwrap_or(NO_SPLIT)
     }
 
     /// Checks that the entry names one table or feature, and that the path stays within the store. Symbolic links have

@@ -46,7 +46,7 @@ pub enum StoreError {
     /// A table of the latest version, which the next version needs, cannot be read.
     #[error(
         "{path}: lost or damaged, but needed by the new version: restore it from a copy of the store, or assign all \
-         sides again with --resplit"
+         splits again with --resplit"
     )]
     Needed {
         path: PathBuf,

@@ -459,7 +459,7 @@ fn missing_prerequisites_are_reported_first() -> Result<(), Failed> {
     ];
     asked(&out, &metadata, &["--train", "lstm", "--set", rock])
         .exits(2)?
-        .says(&["on the side training have 1 instead of at least 2 classes of the target genre under the rule official"])?;
+        .says(&["in the split training have 1 instead of at least 2 classes of the target genre under the rule official"])?;
     asked(
         &out,
         &metadata,

@@ -621,7 +621,7 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
 /// The data set contains two copies of one recording. With this seed, the rule alone puts them into different
 /// splits; with grouping, they share a split.
 #[apply(trial)]
-fn copies_of_a_recording_share_a_side() -> Result<(), Failed> {
+fn copies_of_a_recording_share_a_split() -> Result<(), Failed> {
     const PARTED: &str = "SELECT count(*) FROM (SELECT audio_blake3 FROM features_mfcc GROUP BY audio_blake3 \
                           HAVING count(DISTINCT split) > 1)";
 

@@ -72,7 +72,7 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
 }
 
 #[apply(trial)]
-fn list_provides_labels_and_sides() -> Result<(), Failed> {
+fn list_provides_labels_and_splits() -> Result<(), Failed> {
     let folder = scratch("listed");
     let store = folder.join("store");
     let list = "clip_key,split,mood\nrock/a.wav,training,dark\njazz/a.wav,test,light\n\

@@ -212,7 +212,7 @@ fn new_clip_moves_no_other_clip() -> Result<(), Failed> {
 }
 
 #[apply(trial)]
-fn returning_track_keeps_its_side() -> Result<(), Failed> {
+fn returning_track_keeps_its_split() -> Result<(), Failed> {
     let mut table = Table::new("back", 60);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
@@ -273,12 +273,12 @@ fn a_corrected_artist_takes_its_group_to_training() -> Result<(), Failed> {
     table.row(trained).artist = Some(tested / 3);
 
     let preview = run(&mut table.extract(&["--new-version", "--dry-run"])?).exits(0)?;
-    let words = "sides: 0 tracks new, 0 removed, 3 on another side (3 test -> training)";
+    let words = "splits: 0 tracks new, 0 removed, 3 in another split (3 test -> training)";
     contains(&preview.out, words)?;
 
     let ran = run(&mut table.extract(&["--new-version", "--json"])?).exits(0)?;
     let first_line = ran.err.lines().next().unwrap_or_default();
-    let warned = "warning: tracks that change sides between training and test: 3";
+    let warned = "warning: tracks that change splits between training and test: 3";
     starts_with(first_line, warned)?;
     contains(&ran.err, words)?;
 
@@ -302,7 +302,7 @@ fn a_corrected_artist_takes_its_group_to_training() -> Result<(), Failed> {
 }
 
 #[apply(trial)]
-fn resplit_reassigns_sides_with_a_warning() -> Result<(), Failed> {
+fn resplit_reassigns_splits_with_a_warning() -> Result<(), Failed> {
     let mut table = Table::new("resplit", 60);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
@@ -317,7 +317,7 @@ fn resplit_reassigns_sides_with_a_warning() -> Result<(), Failed> {
 
     let ran = run(&mut table.extract(&["--new-version", "--resplit"])?).exits(0)?;
     let line = ran.err.lines().next().unwrap_or_default();
-    starts_with(line, "warning: tracks that change sides")?;
+    starts_with(line, "warning: tracks that change splits")?;
 
     let first = table.first("first", &[])?;
     same("sides", sides(&store, 3)?, sides(&first, 1)?)?;
@@ -326,7 +326,7 @@ fn resplit_reassigns_sides_with_a_warning() -> Result<(), Failed> {
 }
 
 #[apply(trial)]
-fn another_seed_reassigns_sides() -> Result<(), Failed> {
+fn another_seed_reassigns_splits() -> Result<(), Failed> {
     fn table_of(store: &Path, version: u64) -> Result<Option<String>, Failed> {
         let files = manifest(store, version)?.files;
         let sides = files.into_iter().find(|file| file.name() == "sides");
@@ -351,7 +351,7 @@ fn another_seed_reassigns_sides() -> Result<(), Failed> {
 }
 
 #[apply(trial)]
-fn rows_over_the_limit_are_assigned_sides() -> Result<(), Failed> {
+fn rows_over_the_limit_are_assigned_splits() -> Result<(), Failed> {
     let table = Table::new("beyond", 60);
     let store = table.store();
     run(&mut table.extract(&["--limit", "20"])?).exits(0)?;
@@ -598,7 +598,7 @@ fn sides_can_be_copied_to_a_new_store() -> Result<(), Failed> {
     let mut other = table.written()?.extract(&store.with_file_name("by-csv"));
     run(other.arg("--sides").arg(&csv))
         .exits(4)?
-        .says(&["--sides gives other sides"])
+        .says(&["--sides gives other splits"])
 }
 
 #[apply(trial)]
@@ -609,7 +609,7 @@ fn invalid_sides_are_rejected_with_their_line() -> Result<(), Failed> {
     for (text, words) in [
         (
             "group,side\ntrack:a,training\ntrack:b,tset\n",
-            "line 3: `tset` is not a side: change it to training, ",
+            "line 3: `tset` is not a split: change it to training, ",
         ),
         (
             "group,side\ntrack:a,test\ntrack:a,test\n",
@@ -621,7 +621,7 @@ fn invalid_sides_are_rejected_with_their_line() -> Result<(), Failed> {
         ),
         (
             "rule,group,side\nofficial,track:a,test\n",
-            "line 2: `official` is not a rule that keeps sides: ",
+            "line 2: `official` is not a rule that keeps splits: ",
         ),
         (
             "clip_key,side\na,test\n",
@@ -629,7 +629,7 @@ fn invalid_sides_are_rejected_with_their_line() -> Result<(), Failed> {
         ),
         ("group,side\n", "no rows in it"),
         ("group,side\ntrack:a\n", "not a CSV file"),
-        ("PAR1", "not a Parquet file of sides"),
+        ("PAR1", "not a Parquet file of splits"),
         (
             "group,side,side\ntrack:a,test,training\n",
             "several columns `side`",

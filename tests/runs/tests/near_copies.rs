@@ -200,12 +200,12 @@ fn archive(name: &str) -> Result<(PathBuf, Inputs), Failed> {
     Ok((folder, inputs))
 }
 
-/// Pairs of near copies on different sides of the split.
+/// Pairs of near copies in different splits.
 const PARTED: &str = "SELECT count(*) FROM near_copies n JOIN tracks a ON a.clip_key = n.clip_key \
                       JOIN tracks b ON b.clip_key = n.other WHERE a.split_stratified <> b.split_stratified";
 
 #[apply(trial)]
-fn copies_in_another_form_share_a_side() -> Result<(), Failed> {
+fn copies_in_another_form_share_a_split() -> Result<(), Failed> {
     let (folder, inputs) = archive("near")?;
     let store = folder.join("store");
     let report = run(inputs.extract(&store).arg("--json")).exits(0)?.out;
@@ -298,7 +298,7 @@ fn near_copies_do_not_depend_on_how_they_were_found() -> Result<(), Failed> {
     run(&mut inputs.extract(&killed)).exits(0)?;
     same_versions(&store, &killed)?;
 
-    // A copy that is added later gets the side of the piece, and only its own fingerprint is made.
+    // A copy that is added later gets the split of the piece, and only its own fingerprint is made.
     let late = Excerpt {
         from_s: 0.77,
         seconds: PIECE_S - 0.77,

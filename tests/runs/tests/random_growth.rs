@@ -147,7 +147,7 @@ impl Growth {
             }
             14 => {
                 self.once.push("--resplit");
-                "new sides"
+                "new splits"
             }
             _ => {
                 let level = ["scalar", "x86-64-v3"][dice.below(2) as usize].to_owned();

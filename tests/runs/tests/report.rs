@@ -28,7 +28,7 @@ const SECTIONS: [&str; 11] = [
     "From metadata to features",
     "Tracks",
     "Columns of tracks",
-    "Sides and data leakage",
+    "Splits and data leakage",
     "Rejects",
     "Files below the audio root",
     "Audio",
@@ -152,7 +152,7 @@ fn describes_the_store() -> Result<(), Failed> {
 
 /// Some data sets abbreviate the names of splits, and some have no test split.
 #[apply(trial)]
-fn leaks_are_found_between_sides_of_other_names() -> Result<(), Failed> {
+fn leaks_are_found_between_splits_of_other_names() -> Result<(), Failed> {
     let mut table = Table::new("report-sides", 6);
     table.set_recipe(
         "",
@@ -168,7 +168,7 @@ fn leaks_are_found_between_sides_of_other_names() -> Result<(), Failed> {
 
     let store = table.first("leaking", &[])?;
     let (_, html) = report(&store, &store.with_extension("html"))?;
-    let warning = "Some of the 1 test clips overlap with the training side: 1 by identical recordings, 1 by artists.";
+    let warning = "Some of the 1 test clips overlap with the training split: 1 by identical recordings, 1 by artists.";
     contains(&html, warning)?;
     let row = "<th scope=\"row\">valid</th><td class=\"number\">1</td>";
     contains(&html, row)?;
@@ -176,16 +176,18 @@ fn leaks_are_found_between_sides_of_other_names() -> Result<(), Failed> {
     table.row(3).side = "valid";
     let store = table.first("without-test", &[])?;
     let (_, html) = report(&store, &store.with_extension("html"))?;
-    let warning = "There is no test side, so leakage into the test side cannot be measured. The sides are named train, valid.";
+    let warning = "There is no test split, so leakage into the test split cannot be measured. The splits are named train, valid.";
     contains(&html, warning)?;
 
-    let (_, leaks) = html.split_once("Overlap between sides").ok_or("no leaks")?;
+    let (_, leaks) = html
+        .split_once("Overlap between splits")
+        .ok_or("no leaks")?;
     let (leaks, _) = leaks.split_once("</table>").ok_or("no end")?;
     same(leaks, leaks.contains('%'), false)
 }
 
 #[apply(trial)]
-fn copies_on_several_sides_are_warned_about_and_counted() -> Result<(), Failed> {
+fn copies_in_several_splits_are_warned_about_and_counted() -> Result<(), Failed> {
     let mut table = Table::new("report-copies", 8);
     let by_column = ("rule = \"artist\"", "rule = \"column\"\ncolumn = \"side\"");
     table.set_recipe("", &[by_column]);
@@ -203,11 +205,11 @@ fn copies_on_several_sides_are_warned_about_and_counted() -> Result<(), Failed> 
         row.artist = Some(track);
     }
 
-    // Copies on one side are not a leak, and neither is a clip that is rejected.
+    // Copies in one split are not a leak, and neither is a clip that is rejected.
     table.row(4).samples = 8;
     let warned = |ran: Ran| -> Result<(), Failed> {
         for words in [
-            "warning: 2 recordings are on several sides, such as a/00",
+            "warning: 2 recordings are in several splits, such as a/00",
             "a/002.wav (test) and a/001.wav (validation)",
             "a/003.wav (test) and a/005.wav (training)",
             ": split.group_duplicates = true puts",
@@ -224,7 +226,7 @@ fn copies_on_several_sides_are_warned_about_and_counted() -> Result<(), Failed> 
 
     let (_, html) = report(&table.store(), &table.store().with_extension("html"))?;
     let (_, pairs) = html
-        .split_once("Clips that share an item with another side")
+        .split_once("Clips that share an item with another split")
         .ok_or("no pairs")?;
     for (side, clips, other) in [
         ("test", 2, "training"),
@@ -238,7 +240,7 @@ fn copies_on_several_sides_are_warned_about_and_counted() -> Result<(), Failed> 
         contains(pairs, &cells)?;
     }
 
-    // Under a rule that draws the sides, the option prevents this.
+    // Under a rule that draws the splits, the option prevents this.
     table.set_recipe(
         "",
         &[(
@@ -248,7 +250,7 @@ fn copies_on_several_sides_are_warned_about_and_counted() -> Result<(), Failed> 
     );
     let grouped = table.store().with_file_name("grouped");
     let ran = run(&mut table.written()?.extract(&grouped)).exits(0)?;
-    lacks(&ran.err, "on several sides")
+    lacks(&ran.err, "in several splits")
 }
 
 #[apply(trial)]
@@ -284,7 +286,7 @@ fn own_columns_have_charts_and_a_profile() -> Result<(), Failed> {
     let store = table.first("store", &[])?;
     let (_, html) = report(&store, &store.with_file_name("own.html"))?;
 
-    // Texts are drawn by their frequency. The target and the columns of sides have no chart of their own.
+    // Texts are drawn by their frequency. The target and the columns of splits have no chart of their own.
     contains(&html, ">Tracks by side<")?;
     lacks(&html, ">Tracks by genre<")?;
     lacks(&html, ">Tracks by split_")?;

@@ -30,7 +30,7 @@ fn with_recipe(recipe: PathBuf) -> Inputs {
 
 /// 1.2 s contain three segments of 0.4 s, although 1.2 / 0.4 is less than 3 in floating point.
 #[apply(trial)]
-fn each_segment_lies_on_one_side() -> Result<(), Failed> {
+fn each_segment_lies_in_one_split() -> Result<(), Failed> {
     let folder = scratch("segment-rule");
     let store = folder.join("store");
     let audio = "duration_s = 1.2\nsegment_s = 0.4\n";

@@ -98,7 +98,7 @@ fn same_samples(store: &Path, inputs: &Inputs, folder: &Path) -> Result<(), Fail
             within(&format!("{wave} is stored as {short}"), off, ..=0.5)?;
         }
 
-        // One clip of each side is decoded again, without a store.
+        // One clip of each split is decoded again, without a store.
         let (clip_key, _) = keys(&waves.join(format!("{side}.csv")))?.swap_remove(0);
         let out = folder.join(format!("{side}-alone.npy"));
         let mut command = wavemill(argv("features --feature wave --format npy --recipe"));

@@ -305,7 +305,7 @@ fn old_versions_are_collected() -> Result<(), Failed> {
 
     let diff = on(&store, &["diff", "1", "3"]).exits(0)?;
     for words in [
-        "tracks, labels, sides, audio files and columns are not compared",
+        "tracks, labels, splits, audio files and columns are not compared",
         "version 1",
     ] {
         contains(&diff.err, words)?;

@@ -127,7 +127,7 @@ fn copies_are_used_only_for_training() -> Result<(), Failed> {
 }
 
 #[apply(trial)]
-fn copies_are_on_all_sides_under_segment_stretched() -> Result<(), Failed> {
+fn copies_are_in_all_splits_under_segment_stretched() -> Result<(), Failed> {
     let table = tracks("leaky");
     let rule = (
         "rule = \"column\"\ncolumn = \"side\"",

@@ -291,7 +291,7 @@ fn is_aside(line: &str) -> bool {
         .strip_prefix("wavemill-train: epoch ")
         .and_then(|rest| rest.split_once(" of "));
     let is_progress = epoch.is_some_and(|(number, _)| number.parse::<u32>().is_ok());
-    let starts = ["warning: ", "stopping after ", "sides: "];
+    let starts = ["warning: ", "stopping after ", "splits: "];
     is_progress || starts.iter().any(|start| said.starts_with(start))
 }
 

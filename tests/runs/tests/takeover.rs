@@ -619,7 +619,7 @@ fn differences_are_shown_before_and_after() -> Result<(), Failed> {
         "2 tracks added: a/024.wav, a/030.wav",
         "2 tracks removed: a/002.wav, a/009.wav",
         "1 label changed: a/007.wav genre: Rock -> Jazz",
-        "1 track on another side: a/008.wav training -> test",
+        "1 track in another split: a/008.wav training -> test",
         "--new-version",
     ])?;
 

@@ -1,11 +1,13 @@
-//! The sides that tracks, artists and recordings have in a version, by which the next version keeps them.
+//! The splits that tracks, artists and recordings have in a version, by which the next version keeps them.
 
 use std::collections::HashMap;
 use std::fmt;
 
+use wavemill_schemas::split::Split;
+
 use super::KeptRule;
 
-/// A name under which a side is stored. Groups have no names themselves, because they split and merge when artists are
+/// A name under which a split is stored. Groups have no names themselves, because they split and merge when artists are
 /// corrected and copies are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Atom<'a> {
@@ -42,44 +44,44 @@ pub fn recording_group(hash: &str) -> String {
     format!("recording:{hash}")
 }
 
-/// Sides of groups under one split rule; each side is an index into [`SIDES`](wavemill_schemas::sides::SIDES).
+/// Splits of groups under one split rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupSides {
-    /// Pairs of group name and side, sorted by group, without repeated groups.
-    groups: Vec<(Box<str>, usize)>,
+pub struct GroupSplits {
+    /// Pairs of group name and split, sorted by group, without repeated groups.
+    groups: Vec<(Box<str>, Split)>,
 }
 
-impl GroupSides {
-    /// Creates the list from pairs of group and side in any order. If a group has several sides, training takes
+impl GroupSplits {
+    /// Creates the list from pairs of group and split in any order. If a group has several splits, training takes
     /// precedence, then validation.
-    pub fn new(mut groups: Vec<(Box<str>, usize)>) -> Self {
+    pub fn new(mut groups: Vec<(Box<str>, Split)>) -> Self {
         groups.sort_unstable();
         groups.dedup_by(|later, first| later.0 == first.0);
         Self { groups }
     }
 
-    /// Returns the side of a group, or `None` if no version assigned the group to a side.
-    pub fn side(&self, group: &str) -> Option<usize> {
+    /// Returns the split of a group, or `None` if no version assigned the group to a split.
+    pub fn split(&self, group: &str) -> Option<Split> {
         let found = self
             .groups
             .binary_search_by(|(name, _)| name.as_ref().cmp(group));
         Some(self.groups[found.ok()?].1)
     }
 
-    /// Iterates over pairs of group and side, in the order of the groups' names.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, usize)> {
+    /// Iterates over pairs of group and split, in the order of the groups' names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Split)> {
         self.groups
             .iter()
-            .map(|(name, side)| (name.as_ref(), *side))
+            .map(|(name, split)| (name.as_ref(), *split))
     }
 
-    /// Adds the groups of `earlier` that are missing here, so that no group's side is ever forgotten.
+    /// Adds the groups of `earlier` that are missing here, so that no group's split is ever forgotten.
     #[must_use]
     pub fn with_earlier(mut self, earlier: &Self) -> Self {
         let mut gone = Vec::new();
-        for (name, side) in &earlier.groups {
-            if self.side(name).is_none() {
-                gone.push((name.clone(), *side));
+        for (name, split) in &earlier.groups {
+            if self.split(name).is_none() {
+                gone.push((name.clone(), *split));
             }
         }
         self.groups.append(&mut gone);
@@ -87,39 +89,33 @@ impl GroupSides {
     }
 }
 
-/// Sides of all groups in the previous version, under both rules.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeptSides {
-    /// Sides of groups under [`KeptRule::Artist`].
-    pub artist: GroupSides,
-    /// Sides of groups under [`KeptRule::Stratified`].
-    pub stratified: GroupSides,
-}
+/// Splits of all groups in the previous version, under each rule in the order of [`KeptRule::ALL`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptSplits(pub [GroupSplits; 2]);
 
-impl KeptSides {
+impl KeptSplits {
     /// Reports whether a clip with this key was ever assigned to training, validation or test.
     pub fn has_placed(&self, clip_key: &str) -> bool {
-        self.artist.side(&track_group(clip_key)).is_some()
+        self.by(KeptRule::Artist)
+            .split(&track_group(clip_key))
+            .is_some()
     }
 
-    /// Copies the sides of renamed clips to their new keys. `renames` maps a clip's new key to its previous key.
+    /// Copies the splits of renamed clips to their new keys. `renames` maps a clip's new key to its previous key.
     pub fn rename(&mut self, renames: &HashMap<String, String>) {
-        for groups in [&mut self.artist, &mut self.stratified] {
+        for groups in &mut self.0 {
             let mut renamed = groups.groups.clone();
             for (now, before) in renames {
-                if let Some(side) = groups.side(&track_group(before)) {
-                    renamed.push((track_group(now).into(), side));
+                if let Some(split) = groups.split(&track_group(before)) {
+                    renamed.push((track_group(now).into(), split));
                 }
             }
-            *groups = GroupSides::new(renamed);
+            *groups = GroupSplits::new(renamed);
         }
     }
 
-    /// Returns the sides of groups under one rule.
-    pub const fn by(&self, rule: KeptRule) -> &GroupSides {
-        match rule {
-            KeptRule::Artist => &self.artist,
-            KeptRule::Stratified => &self.stratified,
-        }
+    /// Returns the splits of groups under one rule.
+    pub const fn by(&self, rule: KeptRule) -> &GroupSplits {
+        &self.0[rule as usize]
     }
 }

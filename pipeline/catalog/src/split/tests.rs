@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::drawn::{CLASS_ROWS_MIN, sizes};
 use super::*;
+use Split::{Test, Training, Validation};
 
 const SETTINGS: SplitSettings = SplitSettings {
     seed: 42,
@@ -47,28 +48,28 @@ fn rows_with_near_copies(keys: &[String], seed: u64) -> Vec<SplitRow<'_>> {
     rows
 }
 
-fn by_key<'a>(rows: &[SplitRow<'a>], sides: &[usize]) -> BTreeMap<&'a str, usize> {
+fn by_key<'a>(rows: &[SplitRow<'a>], splits: &[Split]) -> BTreeMap<&'a str, Split> {
     rows.iter()
         .map(|row| row.key)
-        .zip(sides.iter().copied())
+        .zip(splits.iter().copied())
         .collect()
 }
 
-/// Reports whether all rows with equal ids are on the same side of the split.
-fn is_whole<T: Eq + Hash>(ids: &[Option<T>], sides: &[usize]) -> bool {
-    let mut side_of = HashMap::new();
+/// Reports whether all rows with equal ids are in the same split.
+fn is_whole<T: Eq + Hash>(ids: &[Option<T>], splits: &[Split]) -> bool {
+    let mut split_of = HashMap::new();
     let pairs = ids
         .iter()
-        .zip(sides)
-        .filter_map(|(id, side)| Some((id.as_ref()?, side)));
+        .zip(splits)
+        .filter_map(|(id, split)| Some((id.as_ref()?, split)));
     pairs
         .into_iter()
-        .all(|(id, side)| *side_of.entry(id).or_insert(side) == side)
+        .all(|(id, split)| *split_of.entry(id).or_insert(split) == split)
 }
 
 proptest! {
     #[test]
-    fn neither_copies_nor_artist_are_on_two_sides(n in 1_usize..400, seed: u64) {
+    fn neither_copies_nor_artist_are_in_two_splits(n in 1_usize..400, seed: u64) {
         let keys: Vec<_> = (0..n).map(|i| format!("{i}")).collect();
         let rows = rows_with_near_copies(&keys, seed);
         let artists: Vec<_> = rows.iter().map(|row| row.artist).collect();
@@ -93,14 +94,14 @@ proptest! {
     }
 
     #[test]
-    fn sides_do_not_depend_on_the_order_of_rows(n in 1_usize..300, seed: u64) {
+    fn splits_do_not_depend_on_the_order_of_rows(n in 1_usize..300, seed: u64) {
         let keys: Vec<_> = (0..n).map(|i| format!("{i}")).collect();
         let forward = rows_with_near_copies(&keys, seed);
         let mut shuffled = forward.clone();
         shuffled.sort_by_key(|row| canonical::hash("shuffle", seed, row.key));
         for rule in [stratified, by_artist] {
-            let (forward_sides, shuffled_sides) = (rule(&forward, SETTINGS), rule(&shuffled, SETTINGS));
-            prop_assert_eq!(by_key(&forward, &forward_sides), by_key(&shuffled, &shuffled_sides));
+            let (forward_splits, shuffled_splits) = (rule(&forward, SETTINGS), rule(&shuffled, SETTINGS));
+            prop_assert_eq!(by_key(&forward, &forward_splits), by_key(&shuffled, &shuffled_splits));
         }
     }
 
@@ -110,8 +111,8 @@ proptest! {
         let rows = rows(&keys, seed);
 
         let mut counts: BTreeMap<_, [usize; 3]> = BTreeMap::new();
-        for (row, side) in rows.iter().zip(stratified(&rows, SETTINGS)) {
-            counts.entry(row.class).or_default()[side] += 1;
+        for (row, split) in rows.iter().zip(stratified(&rows, SETTINGS)) {
+            counts.entry(row.class).or_default()[split as usize] += 1;
         }
 
         for counts in counts.into_values().filter(|counts| counts.iter().sum::<usize>() >= CLASS_ROWS_MIN) {
@@ -130,7 +131,7 @@ proptest! {
 }
 
 /// The expected hashes come from the first implementation of the split. A different result would move tracks
-/// between the sides of every existing store.
+/// between the splits of every existing store.
 #[test]
 fn split_without_a_parent_is_unchanged() {
     let keys: Vec<_> = (0..1000).map(|i| format!("{i:06}.mp3")).collect();
@@ -153,9 +154,9 @@ fn split_without_a_parent_is_unchanged() {
     );
 }
 
-/// Returns the first 16 hex digits of the hash of the rows' sides.
-fn hash_of(sides: &[usize]) -> String {
-    let bytes: Vec<u8> = sides.iter().map(|&side| side as u8).collect();
+/// Returns the first 16 hex digits of the hash of the rows' splits.
+fn hash_of(splits: &[Split]) -> String {
+    let bytes: Vec<u8> = splits.iter().map(|&split| split as u8).collect();
     let mut hash = blake3::hash(&bytes).to_hex().to_string();
     hash.truncate(16);
     hash
@@ -163,44 +164,44 @@ fn hash_of(sides: &[usize]) -> String {
 
 const RULES: [KeptRule; 2] = [KeptRule::Artist, KeptRule::Stratified];
 
-/// Returns the sides of groups as the first version of a store contains them.
-fn first_sides(rule: KeptRule, rows: &[SplitRow<'_>]) -> GroupSides {
+/// Returns the splits of groups as the first version of a store contains them.
+fn first_splits(rule: KeptRule, rows: &[SplitRow<'_>]) -> GroupSplits {
     let first = rule.place(rows, SETTINGS, None);
-    rule.group_sides(rows, &first.sides)
+    rule.group_splits(rows, &first.splits)
 }
 
-/// Returns the key of each merged row and the side that the row left.
-fn sides_left<'a>(rows: &[SplitRow<'a>], merges: &[Merge]) -> Vec<(&'a str, usize)> {
+/// Returns the key of each merged row and the split that the row left.
+fn splits_left<'a>(rows: &[SplitRow<'a>], merges: &[Merge]) -> Vec<(&'a str, Split)> {
     let merges = merges.iter();
     merges
         .map(|merge| (rows[merge.row].key, merge.was))
         .collect()
 }
 
-/// Returns the side that is stored for the track with this key.
-fn side_of_track(sides: &GroupSides, key: &str) -> usize {
-    sides.side(&track_group(key)).expect("a side")
+/// Returns the split that is stored for the track with this key.
+fn split_of_track(splits: &GroupSplits, key: &str) -> Split {
+    splits.split(&track_group(key)).expect("a split")
 }
 
 proptest! {
     #[test]
-    fn a_kept_side_is_never_left(n in 2_usize..300, seed: u64) {
+    fn a_kept_split_is_never_left(n in 2_usize..300, seed: u64) {
         let keys: Vec<_> = (0..n + n / 5 + 1).map(|i| format!("{i}")).collect();
         let grown = rows_with_near_copies(&keys, seed);
 
         for rule in RULES {
-            let kept = first_sides(rule, &grown[..n]);
+            let kept = first_splits(rule, &grown[..n]);
             let placed = rule.place(&grown, SETTINGS, Some(&kept));
 
             for (index, row) in grown[..n].iter().enumerate() {
-                let was = side_of_track(&kept, row.key);
+                let was = split_of_track(&kept, row.key);
                 let left = placed.merges.iter().any(|merge| merge.row == index && merge.was == was);
-                prop_assert!(placed.sides[index] == was || left, "row {index} by {rule:?}");
+                prop_assert!(placed.splits[index] == was || left, "row {index} by {rule:?}");
             }
 
-            // A row of a merged group only moves to a side of higher precedence.
+            // A row of a merged group only moves to a split of higher precedence.
             for merge in &placed.merges {
-                prop_assert!(placed.sides[merge.row] < merge.was);
+                prop_assert!(placed.splits[merge.row] < merge.was);
             }
         }
     }
@@ -211,31 +212,31 @@ proptest! {
         let grown = rows_with_near_copies(&keys, seed);
 
         for rule in RULES {
-            let kept = first_sides(rule, &grown[..n]);
+            let kept = first_splits(rule, &grown[..n]);
             let once = rule.place(&grown, SETTINGS, Some(&kept));
-            let sides = rule.group_sides(&grown, &once.sides).with_earlier(&kept);
-            let twice = rule.place(&grown, SETTINGS, Some(&sides));
+            let splits = rule.group_splits(&grown, &once.splits).with_earlier(&kept);
+            let twice = rule.place(&grown, SETTINGS, Some(&splits));
 
-            prop_assert_eq!(&twice.sides, &once.sides);
+            prop_assert_eq!(&twice.splits, &once.splits);
             prop_assert!(twice.merges.is_empty());
-            prop_assert_eq!(rule.group_sides(&grown, &twice.sides).with_earlier(&sides), sides);
+            prop_assert_eq!(rule.group_splits(&grown, &twice.splits).with_earlier(&splits), splits);
         }
     }
 
     #[test]
-    fn kept_sides_do_not_depend_on_the_order_of_rows(n in 1_usize..300, seed: u64) {
+    fn kept_splits_do_not_depend_on_the_order_of_rows(n in 1_usize..300, seed: u64) {
         let keys: Vec<_> = (0..n + n / 5 + 1).map(|i| format!("{i}")).collect();
         let forward = rows_with_copies(&keys, seed);
         let mut shuffled = forward.clone();
         shuffled.sort_by_key(|row| canonical::hash("shuffle", seed, row.key));
 
         for rule in RULES {
-            let kept = first_sides(rule, &forward[..n]);
+            let kept = first_splits(rule, &forward[..n]);
             let ours = rule.place(&forward, SETTINGS, Some(&kept));
             let theirs = rule.place(&shuffled, SETTINGS, Some(&kept));
-            prop_assert_eq!(by_key(&forward, &ours.sides), by_key(&shuffled, &theirs.sides));
+            prop_assert_eq!(by_key(&forward, &ours.splits), by_key(&shuffled, &theirs.splits));
 
-            prop_assert_eq!(sides_left(&forward, &ours.merges), sides_left(&shuffled, &theirs.merges));
+            prop_assert_eq!(splits_left(&forward, &ours.merges), splits_left(&shuffled, &theirs.merges));
         }
     }
 
@@ -243,15 +244,15 @@ proptest! {
     fn new_groups_fill_the_largest_need(n in 20_usize..400, seed: u64) {
         let keys: Vec<_> = (0..n + n / 10 + 1).map(|i| format!("{i}")).collect();
         let grown = rows(&keys, seed);
-        let kept = first_sides(KeptRule::Stratified, &grown[..n]);
+        let kept = first_splits(KeptRule::Stratified, &grown[..n]);
         let placed = KeptRule::Stratified.place(&grown, SETTINGS, Some(&kept));
 
         let mut counts: BTreeMap<_, [usize; 3]> = BTreeMap::new();
-        for (row, side) in grown.iter().zip(&placed.sides) {
-            counts.entry(row.class).or_default()[*side] += 1;
+        for (row, split) in grown.iter().zip(&placed.splits) {
+            counts.entry(row.class).or_default()[*split as usize] += 1;
         }
 
-        // A class that was too small for three sides only approaches the fractions as rows are added.
+        // A class that was too small for three splits only approaches the fractions as rows are added.
         for counts in counts.into_values().filter(|counts| counts.iter().sum::<usize>() >= 10) {
             let n = counts.iter().sum::<usize>() as f64;
             for (count, fraction) in counts.into_iter().zip(SETTINGS.fractions) {
@@ -273,58 +274,58 @@ fn by(key: &str, artist: Option<i64>) -> SplitRow<'_> {
     }
 }
 
-fn groups(sides: &[(&str, usize)]) -> GroupSides {
-    let groups = sides.iter().map(|(name, side)| ((*name).into(), *side));
-    GroupSides::new(groups.collect())
+fn groups(splits: &[(&str, Split)]) -> GroupSplits {
+    let groups = splits.iter().map(|(name, split)| ((*name).into(), *split));
+    GroupSplits::new(groups.collect())
 }
 
 #[test]
 fn merged_groups_go_to_training_else_to_validation() {
     // Track b belonged to artist 2 and now belongs to artist 1.
     let rows = [by("a", Some(1)), by("b", Some(1)), by("c", Some(3))];
-    for (side_of_1, side_of_b, wanted) in [
-        (2, 0, 0),
-        (0, 2, 0),
-        (2, 1, 1),
-        (1, 2, 1),
-        (0, 1, 0),
-        (2, 2, 2),
+    for (split_of_1, split_of_b, wanted) in [
+        (Test, Training, Training),
+        (Training, Test, Training),
+        (Test, Validation, Validation),
+        (Validation, Test, Validation),
+        (Training, Validation, Training),
+        (Test, Test, Test),
     ] {
         let kept = groups(&[
-            ("artist:1", side_of_1),
-            ("track:a", side_of_1),
-            ("artist:2", side_of_b),
-            ("track:b", side_of_b),
-            ("artist:3", 2),
-            ("track:c", 2),
+            ("artist:1", split_of_1),
+            ("track:a", split_of_1),
+            ("artist:2", split_of_b),
+            ("track:b", split_of_b),
+            ("artist:3", Test),
+            ("track:c", Test),
         ]);
         let placed = KeptRule::Artist.place(&rows, SETTINGS, Some(&kept));
-        assert_eq!(placed.sides, [wanted, wanted, 2]);
+        assert_eq!(placed.splits, [wanted, wanted, Test]);
 
-        let was = [side_of_1, side_of_b];
+        let was = [split_of_1, split_of_b];
         let left: Vec<Merge> = (0..2)
             .filter(|&row| was[row] != wanted)
             .map(|row| Merge { row, was: was[row] })
             .collect();
         assert_eq!(placed.merges, left, "{was:?}");
 
-        // Artist 2 keeps its side, although it no longer has a track.
-        let after = KeptRule::Artist.group_sides(&rows, &placed.sides);
+        // Artist 2 keeps its split, although it no longer has a track.
+        let after = KeptRule::Artist.group_splits(&rows, &placed.splits);
         let after = after.with_earlier(&kept);
-        assert_eq!(after.side("artist:2"), Some(side_of_b));
-        assert_eq!(after.side("artist:1"), Some(wanted));
-        assert_eq!(after.side("artist:4"), None);
+        assert_eq!(after.split("artist:2"), Some(split_of_b));
+        assert_eq!(after.split("artist:1"), Some(wanted));
+        assert_eq!(after.split("artist:4"), None);
     }
 }
 
 #[test]
-fn both_parts_of_a_divided_group_keep_its_side() {
-    let kept = groups(&[("artist:1", 2), ("track:a", 2), ("track:b", 2)]);
+fn both_parts_of_a_divided_group_keep_its_split() {
+    let kept = groups(&[("artist:1", Test), ("track:a", Test), ("track:b", Test)]);
     // Track b now has another artist, or none; track c is a new track of artist 1.
     for artist in [Some(5), None] {
         let rows = [by("a", Some(1)), by("b", artist), by("c", Some(1))];
         let placed = KeptRule::Artist.place(&rows, SETTINGS, Some(&kept));
-        assert_eq!(placed.sides, [2, 2, 2]);
+        assert_eq!(placed.splits, [Test, Test, Test]);
         assert!(placed.merges.is_empty());
     }
 }
@@ -337,8 +338,8 @@ fn artists_fill_every_class_close_to_the_fractions() {
         .for_each(|row| row.artist = Some((canonical::hash("a", 1, row.key) % 800) as i64));
 
     let mut counts: BTreeMap<_, [f64; 3]> = BTreeMap::new();
-    for (row, side) in rows.iter().zip(by_artist(&rows, SETTINGS)) {
-        counts.entry(row.class).or_default()[side] += 1.0;
+    for (row, split) in rows.iter().zip(by_artist(&rows, SETTINGS)) {
+        counts.entry(row.class).or_default()[split as usize] += 1.0;
     }
 
     for (class, counts) in counts {
@@ -365,7 +366,11 @@ fn artists_linked_by_shared_recordings_are_one_group() {
         );
     }
 
-    assert!(by_artist(&rows, SETTINGS).iter().all(|side| *side == 0));
+    assert!(
+        by_artist(&rows, SETTINGS)
+            .iter()
+            .all(|split| *split == Training)
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use wavemill_schemas::columns::RowFacts;
 use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::recipe::{SoundArgs, TensorArgs};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
-use wavemill_store::plan::segment_side;
+use wavemill_store::plan::segment_split;
 use wavemill_store::plan::segments::{
     PLAIN, Segment, end_of, plain, segments, stretched_segments, variant_len,
 };
@@ -211,7 +211,7 @@ impl FeaturePlan {
         split: &str,
     ) -> bool {
         !self.split.rule.is_by_segment()
-            || segment_side(&self.split, clip_key, variant, segment) == split
+            || segment_split(&self.split, clip_key, variant, segment).name() == split
     }
 
     /// Returns the recipe's factor that is stored as `variant` in a row.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use parquet::errors::ParquetError;
-use wavemill_catalog::split::KeptSides;
+use wavemill_catalog::split::KeptSplits;
 use wavemill_catalog::{Catalog, ClassLists, Timings};
 use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_source::AudioIndex;
@@ -61,20 +61,20 @@ impl<'j> DraftInputs<'j, '_> {
             None => Renames::new(),
         };
 
-        let mut kept_sides = self.kept_sides(parent.as_ref())?;
-        if let Some(kept) = &mut kept_sides {
+        let mut kept_splits = self.kept_splits(parent.as_ref())?;
+        if let Some(kept) = &mut kept_splits {
             // A key that already has a split is taken for the same clip and keeps the split, even if the file changed.
             renames.retain(|now, _| !kept.has_placed(now));
             kept.rename(&renames);
         }
-        self.draft_with(parent, renames, kept_sides.as_ref())
+        self.draft_with(parent, renames, kept_splits.as_ref())
     }
 
     fn draft_with(
         &self,
         parent: Option<Parent>,
         renames: Renames,
-        kept_sides: Option<&KeptSides>,
+        kept_splits: Option<&KeptSplits>,
     ) -> Result<Draft<'j>, ExtractError> {
         let Self {
             job,
@@ -89,10 +89,10 @@ impl<'j> DraftInputs<'j, '_> {
         let mut catalog = input.cleaned.split(
             &job.recipe,
             &input.copies.recordings,
-            kept_sides,
+            kept_splits,
             &kept_classes,
         )?;
-        if let (Some(path), Some(given)) = (&job.sides, &input.given_sides)
+        if let (Some(path), Some(given)) = (&job.sides, &input.given_splits)
             && !catalog.clips.is_empty()
             && !given.name_any_of(&catalog.clips, &input.copies.recordings)
         {
@@ -122,13 +122,13 @@ impl<'j> DraftInputs<'j, '_> {
 }
 
 impl DraftInputs<'_, '_> {
-    fn kept_sides(&self, parent: Option<&Parent>) -> Result<Option<KeptSides>, StoreError> {
-        if let Some(given) = &self.input.given_sides {
-            return Ok(Some(given.sides.clone()));
+    fn kept_splits(&self, parent: Option<&Parent>) -> Result<Option<KeptSplits>, StoreError> {
+        if let Some(given) = &self.input.given_splits {
+            return Ok(Some(given.splits.clone()));
         }
         match parent {
             Some(parent) if !self.settings.resplit => {
-                parent::kept_sides(self.store, parent, &self.job.recipe)
+                parent::kept_splits(self.store, parent, &self.job.recipe)
             }
             _ => Ok(None),
         }

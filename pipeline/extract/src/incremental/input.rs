@@ -12,7 +12,7 @@ use wavemill_source::{ListedClip, Media, Source};
 
 use super::copies::Copies;
 use crate::error::ExtractError;
-use crate::incremental::parent::{self, GivenSides};
+use crate::incremental::parent::{self, GivenSplits};
 use crate::job::Job;
 use crate::settings::Settings;
 
@@ -27,7 +27,7 @@ pub(crate) struct Input {
     /// Copies of recordings, if `split.group_duplicates` is set.
     pub copies: Copies,
     /// Splits read from `--sides`, to keep instead of those of the previous version.
-    pub given_sides: Option<GivenSides>,
+    pub given_splits: Option<GivenSplits>,
 }
 
 impl Input {
@@ -40,7 +40,7 @@ impl Input {
         settings: &Settings,
         progress: &Arc<Progress>,
     ) -> Result<Self, ExtractError> {
-        let given_sides = job.sides.as_deref().map(parent::read_sides).transpose()?;
+        let given_splits = job.sides.as_deref().map(parent::read_sides).transpose()?;
         // The audio is listed first, because cleaning may drop rows whose clip has no file.
         let source = open_source(&job.audio, &job.recipe, settings.allow_outside)?;
         let mut cleaned = clean(job, settings, &*source, progress)?;
@@ -52,7 +52,7 @@ impl Input {
             cleaned,
             files,
             copies: Copies::default(),
-            given_sides,
+            given_splits,
         })
     }
 

@@ -3,9 +3,9 @@
 //! The parent is the latest version of the store. [`crate::run::run`] calls this folder in the following order:
 //!
 //! 1. `input` lists the audio and cleans the metadata. The store is not read.
-//! 2. `draft` plans the version: [`parent`] reads the sides, class ids and shard counts that the parent assigned,
+//! 2. `draft` plans the version: [`parent`] reads the splits, class ids and shard counts that the parent assigned,
 //!    `renames` finds files with a new name, `shrink` refuses a run without most of the parent's files, and
-//!    `moves` reports tracks that change sides. `plan` is the result, a pure function of the rows, the recipe and
+//!    `moves` reports tracks that change splits. `plan` is the result, a pure function of the rows, the recipe and
 //!    the parent.
 //! 3. `Store::decide` (crate `wavemill-store`, `resume.rs`) compares the plan's identity with the latest version:
 //!    nothing to do, refuse, or go on. [`changes`] lists the differences. `Store::refuse_other_engine` refuses to

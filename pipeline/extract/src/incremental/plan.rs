@@ -39,7 +39,7 @@ pub(crate) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// Plans a job. `catalog` contains the rows, which were made from `input`; `kept_counts` contains the number of
-    /// shards of each side in the previous version.
+    /// shards of each split in the previous version.
     ///
     /// # Errors
     /// An error that names a feature; [`ExtractError::Catalog`] if the metadata files cannot be read again.
@@ -156,7 +156,7 @@ fn identity(
         inputs: canonical::id(&inputs)?,
         engine: canonical::id(engine)?,
         limit,
-        sides: input.given_sides.as_ref().map(|given| given.id.clone()),
+        sides: input.given_splits.as_ref().map(|given| given.id.clone()),
         models: None,
         parent: None,
     })

@@ -8,7 +8,7 @@ use wavemill_store::{Parent, Store};
 use super::planned::PlannedVersion;
 use super::{Report, RunMonitor, account, tables};
 use crate::error::ExtractError;
-use crate::incremental::copies::sides::on_several_sides;
+use crate::incremental::copies::splits::in_several_splits;
 
 /// Accounts for every input and commits the version. `parent` is the latest version; `None` in a new store.
 ///
@@ -57,9 +57,9 @@ pub(super) fn commit(
     store.commit(work.version, &manifest)?;
 
     // The version is committed, whatever happens now.
-    let copies = on_several_sides(store, &manifest, finished).unwrap_or_else(|error| {
+    let copies = in_several_splits(store, &manifest, finished).unwrap_or_else(|error| {
         Some(format!(
-            "cannot look for recordings on several sides: {error}"
+            "cannot look for recordings in several splits: {error}"
         ))
     });
     let mut report = Report::committed(work.version, manifest, &monitor.counters, commit.reuse);

@@ -20,12 +20,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use wavemill_runtime::progress::Progress;
 use wavemill_schemas::recipe::Recipe;
 
-pub use self::preview::{Preview, SideLabels, preview};
+pub use self::preview::{Preview, SplitLabels, preview};
 pub use self::report::{FileReuse, Report};
 pub use self::space::{free_bytes, require_space};
 pub use self::steps::{Part, PlanReport, Share, WorkJob, WorkReport, commit, plan, work};
 use crate::error::ExtractError;
-pub use crate::incremental::moves::{MoveCount, SideChanges};
+pub use crate::incremental::moves::{MoveCount, SplitChanges};
 pub use crate::incremental::shrink::VanishedClips;
 pub use crate::job::Job;
 
@@ -45,16 +45,16 @@ pub struct RunMonitor {
     pub counters: Counters,
     /// Called with the recipe and, if there is a previous version, with the changes of splits, as soon as these are
     /// known. This is long before the commit.
-    pub on_plan: Option<fn(&Recipe, Option<&SideChanges>)>,
+    pub on_plan: Option<fn(&Recipe, Option<&SplitChanges>)>,
     /// True once `on_plan` was called. A run that fails earlier has no plan.
     pub is_planned: AtomicBool,
 }
 
 impl RunMonitor {
-    fn announce_plan(&self, recipe: &Recipe, sides: Option<&SideChanges>) {
+    fn announce_plan(&self, recipe: &Recipe, splits: Option<&SplitChanges>) {
         self.is_planned.store(true, Ordering::Relaxed);
         if let Some(tell) = self.on_plan {
-            tell(recipe, sides);
+            tell(recipe, splits);
         }
     }
 }
@@ -119,7 +119,7 @@ fn end(
 
     // The order in which warnings are shown. The first one is about scores of earlier models that are no longer valid.
     let mut warnings = Vec::new();
-    warnings.extend(sides.as_ref().and_then(SideChanges::warning));
+    warnings.extend(sides.as_ref().and_then(SplitChanges::warning));
     warnings.extend(job.recipe.warnings());
     warnings.extend_from_slice(&catalog.warnings);
     let mut report = match committed {

@@ -10,7 +10,7 @@ use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::Reject;
 use wavemill_store::{Store, StoreError};
 
-use super::{FileReuse, SideChanges};
+use super::{FileReuse, SplitChanges};
 
 /// File of [`PlannedWork`] in the folder of a stored plan. It is written last.
 const WORK_FILE: &str = "plan.json";
@@ -63,7 +63,7 @@ pub(super) struct PlannedCommit {
     pub files: FileAccount,
     pub duplicates: Option<Duplicates>,
     /// Changes of the tracks' splits since the parent, if there is one.
-    pub sides: Option<SideChanges>,
+    pub sides: Option<SplitChanges>,
     /// Numbers of feature files that existed already, are rewritten or are new.
     pub reuse: FileReuse,
 }

@@ -16,7 +16,7 @@ use crate::error::ExtractError;
 use crate::incremental::draft::{Draft, DraftInputs};
 use crate::incremental::input::Input;
 use crate::incremental::known::KnownInputs;
-use crate::incremental::moves::SideChanges;
+use crate::incremental::moves::SplitChanges;
 use crate::incremental::reuse::EarlierRuns;
 use crate::job::Job;
 use crate::settings::Settings;
@@ -43,7 +43,7 @@ pub(super) struct Prepared<'a> {
     pub files: FileAccount,
     pub source: Box<dyn Source>,
     /// Changes of the tracks' splits since the parent, if there is one.
-    pub sides: Option<SideChanges>,
+    pub sides: Option<SplitChanges>,
     pub limits: Limits,
     /// Hashes that identify the plan, including the parent's hash.
     identity: Identity,
@@ -93,7 +93,7 @@ pub(super) fn prepare<'a>(
         }
     };
 
-    let sides = SideChanges::or_warning(&store, &mut draft);
+    let sides = SplitChanges::or_warning(&store, &mut draft);
     monitor.announce_plan(&job.recipe, sides.as_ref());
 
     let NewVersion {

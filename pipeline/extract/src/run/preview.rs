@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::AsArray;
 use serde::Serialize;
 use wavemill_catalog::{Catalog, Duplicates, FileAccount, StepCount};
 use wavemill_runtime::progress::Progress;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::exit::{Classified, Kind};
 use wavemill_schemas::manifest::FeatureEntry;
-use wavemill_schemas::sides::NO_SIDE;
+use wavemill_schemas::split::NO_SPLIT;
 use wavemill_store::{Decision, PlanRecord, Purpose, Store};
 
 use super::begin;
@@ -22,7 +22,7 @@ use crate::incremental::changes::{DataChanges, EXAMPLES, State};
 use crate::incremental::draft::{Draft, DraftInputs};
 use crate::incremental::input::Input;
 use crate::incremental::known::KnownInputs;
-use crate::incremental::moves::SideChanges;
+use crate::incremental::moves::SplitChanges;
 use crate::incremental::plan::Plan;
 use crate::incremental::shrink::{self, VanishedClips};
 use crate::job::Job;
@@ -53,7 +53,7 @@ pub struct Preview {
     pub splits: BTreeMap<String, u64>,
     /// Labels of the planned clips by rule and split: under the recipe's rule, and under each column `split_RULE`.
     #[serde(skip)]
-    pub labels: BTreeMap<String, BTreeMap<String, SideLabels>>,
+    pub labels: BTreeMap<String, BTreeMap<String, SplitLabels>>,
     /// The result that a run would have with the current state of the store, as a sentence.
     pub outcome: String,
     /// True if the latest version already has exactly the content of this preview.
@@ -78,7 +78,7 @@ pub struct Preview {
     /// The duplicates that were found, if `split.group_duplicates` is set.
     pub duplicates: Option<Duplicates>,
     /// Changes of the tracks' splits since the latest version, if there is one.
-    pub sides: Option<SideChanges>,
+    pub sides: Option<SplitChanges>,
     /// Clips of the latest version whose files are not found, if there is such a version.
     pub vanished: Option<VanishedClips>,
     /// Changes of tracks since the latest version, if there is one: number and first examples of each kind.
@@ -93,14 +93,14 @@ pub struct Preview {
 
 /// Labels of the planned clips in one split.
 #[derive(Clone, Debug, Default)]
-pub struct SideLabels {
+pub struct SplitLabels {
     /// Number of planned clips with rows in this split.
     pub clips: u64,
     /// Number of clips of each class id, per target in the recipe's order; clips without a label are not counted.
     pub classes: Vec<BTreeMap<i32, u64>>,
 }
 
-impl SideLabels {
+impl SplitLabels {
     fn add(&mut self, clip: &ClipRow) {
         self.clips += 1;
         self.classes.resize(clip.targets.len(), BTreeMap::new());
@@ -136,7 +136,7 @@ pub fn preview(
     let mut draft = inputs.draft(store.latest()?, &mut known)?;
     let vanished = shrink::vanished(&inputs, &draft, &known)?;
     let outcome = Outcome::new(&inputs, &draft, vanished.as_ref(), &mut known)?;
-    let sides = SideChanges::or_warning(&store, &mut draft);
+    let sides = SplitChanges::or_warning(&store, &mut draft);
     let work = match &outcome {
         Outcome::Version { plan_id, .. } => Some(forecast(&inputs, &draft, plan_id, &mut known)?),
         Outcome::NothingToDo { .. } | Outcome::Refused(_) => None,
@@ -146,9 +146,9 @@ pub fn preview(
     let Draft { catalog, plan, .. } = draft;
     let shard_plan = &plan.shard_plan;
     let labels = labels(&catalog, &plan);
-    let own_sides = labels.get(plan.recipe.split.rule.name());
-    let splits = own_sides.into_iter().flatten();
-    let splits = splits.map(|(side, labels)| (side.clone(), labels.clips));
+    let own_splits = labels.get(plan.recipe.split.rule.name());
+    let splits = own_splits.into_iter().flatten();
+    let splits = splits.map(|(split, labels)| (split.clone(), labels.clips));
     let clips_planned = shard_plan.planned.len() as u64;
     let audio_bytes = shard_plan
         .planned
@@ -191,16 +191,16 @@ pub fn preview(
 }
 
 /// Counts the labels of planned clips by rule and split.
-fn labels(catalog: &Catalog, plan: &Plan<'_>) -> BTreeMap<String, BTreeMap<String, SideLabels>> {
-    let mut by_rule: BTreeMap<String, BTreeMap<String, SideLabels>> = BTreeMap::new();
+fn labels(catalog: &Catalog, plan: &Plan<'_>) -> BTreeMap<String, BTreeMap<String, SplitLabels>> {
+    let mut by_rule: BTreeMap<String, BTreeMap<String, SplitLabels>> = BTreeMap::new();
 
     // Under a rule by segment, the column contains no splits, so they are read from the shards.
     let own_rule = plan.recipe.split.rule.name();
-    let own_sides = by_rule.entry(own_rule.to_owned()).or_default();
+    let own_splits = by_rule.entry(own_rule.to_owned()).or_default();
     for shard in &plan.shard_plan.shards {
-        let side = own_sides.entry(shard.split.clone()).or_default();
+        let split = own_splits.entry(shard.split.clone()).or_default();
         for &row in &shard.members {
-            side.add(&catalog.clips[row]);
+            split.add(&catalog.clips[row]);
         }
     }
 
@@ -209,23 +209,17 @@ fn labels(catalog: &Catalog, plan: &Plan<'_>) -> BTreeMap<String, BTreeMap<Strin
     };
     for (field, column) in tracks.schema().fields().iter().zip(tracks.columns()) {
         let rule = field.name().strip_prefix("split_");
-        let (Some(rule), Some(sides)) = (rule, column.as_string_view_opt()) else {
+        let (Some(rule), Some(splits)) = (rule, column.as_string_view_opt()) else {
             continue;
         };
         if rule == own_rule {
             continue;
         }
         let of_rule = by_rule.entry(rule.to_owned()).or_default();
+        let splits: Vec<&str> = splits.iter().map(|name| name.unwrap_or(NO_SPLIT)).collect();
         for &row in &plan.shard_plan.planned {
-            let side = if sides.is_valid(row) {
-                sides.value(row)
-            } else {
-                NO_SIDE
-            };
-            of_rule
-                .entry(side.to_owned())
-                .or_default()
-                .add(&catalog.clips[row]);
+            let split = of_rule.entry(splits[row].to_owned()).or_default();
+            split.add(&catalog.clips[row]);
         }
     }
     by_rule

@@ -9,7 +9,7 @@ use wavemill_schemas::manifest::{Counts, FileEntry, Manifest};
 use wavemill_store::Parent;
 use wavemill_store::shards::FinishedShards;
 
-use crate::incremental::moves::SideChanges;
+use crate::incremental::moves::SplitChanges;
 use crate::incremental::plan::Plan;
 use crate::threads::{Counters, LaneTimes, WorkerTimes};
 
@@ -56,7 +56,7 @@ pub struct Report {
     /// The duplicates that were found, if `split.group_duplicates` is set.
     pub duplicates: Option<Duplicates>,
     /// Changes of the tracks' splits since the previous version, if there is one.
-    pub sides: Option<SideChanges>,
+    pub sides: Option<SplitChanges>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
 }

@@ -29,7 +29,7 @@ use super::planned::{PlannedVersion, PlannedWork};
 use super::prepare::{Preparation, Prepared, prepare};
 use super::record::{COMMITTED, RunRecord};
 use super::shards::ShardRun;
-use super::{Report, RunMonitor, SideChanges, account, commit as committing};
+use super::{Report, RunMonitor, SplitChanges, account, commit as committing};
 use crate::engine::engine_of;
 use crate::error::ExtractError;
 use crate::features::FeaturePlan;
@@ -59,7 +59,7 @@ pub struct PlanReport {
     /// Number of planned clips.
     pub clips: u64,
     /// Changes of the tracks' splits since the previous version, if there is one.
-    pub sides: Option<SideChanges>,
+    pub sides: Option<SplitChanges>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
 }

@@ -13,7 +13,7 @@ use wavemill_schemas::canonical::{hash, hashes};
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_schemas::recipe::{Recipe, SplitSpec};
-use wavemill_schemas::sides::SIDES;
+use wavemill_schemas::split::Split;
 
 use self::segments::{PLAIN, segments_at_most, variants_on};
 
@@ -83,27 +83,26 @@ pub fn shards(
     let planned = limited(rows, seed, limit);
 
     // Sort by rank first, so that the splits are in the loader's order and other splits follow by name.
-    let mut sides: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
+    let mut by_split: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
     for &row in &planned {
         let ClipRow {
             clip_key, split, ..
         } = &rows[row];
-        for side in sides_of(clip_key, split, recipe) {
-            let rank = SIDES.iter().position(|s| *s == side);
-            let key = (rank.unwrap_or(SIDES.len()), side);
-            sides.entry(key).or_default().push(row);
+        for split in splits_of(clip_key, split, recipe) {
+            let rank = Split::named(&split).map_or(Split::ALL.len(), |split| split as usize);
+            by_split.entry((rank, split)).or_default().push(row);
         }
     }
 
     let mut shards = Vec::new();
     let mut counts = BTreeMap::new();
-    for ((_rank, side), members) in sides {
-        let was = kept.get(&side).copied();
+    for ((_rank, split), members) in by_split {
+        let was = kept.get(&split).copied();
         let n_shards = shard_count_kept(members.len(), recipe.shards.clips, was);
-        counts.insert(side.clone(), n_shards as u64);
+        counts.insert(split.clone(), n_shards as u64);
 
-        let of_side = split_shards(rows, side, members, n_shards, seed);
-        shards.extend(of_side);
+        let of_split = split_shards(rows, split, members, n_shards, seed);
+        shards.extend(of_split);
     }
     ShardPlan {
         shards,
@@ -130,49 +129,42 @@ fn limited(rows: &[ClipRow], seed: u64, limit: Option<u64>) -> Vec<usize> {
 }
 
 /// Returns the splits in which a clip has rows: one split, except under the rules by segment.
-fn sides_of(clip_key: &str, split: &str, recipe: &Recipe) -> Vec<String> {
+fn splits_of(clip_key: &str, split: &str, recipe: &Recipe) -> BTreeSet<String> {
     if !recipe.split.rule.is_by_segment() {
-        return vec![split.to_owned()];
+        return BTreeSet::from([split.to_owned()]);
     }
 
     // Assume the length of the longest clip, because the length of this clip is unknown until it is decoded. A shard
     // may therefore have a member without rows.
-    let mut sides = Vec::new();
+    let mut splits = BTreeSet::new();
     for variant in variants_on(&recipe.audio, recipe.split.rule, split) {
         for segment in 0..segments_at_most(&recipe.audio, variant) {
-            let side = segment_side(&recipe.split, clip_key, variant, segment);
-            sides.push(side.to_owned());
+            let split = segment_split(&recipe.split, clip_key, variant, segment);
+            splits.insert(split.name().to_owned());
         }
     }
-    sides.sort_unstable();
-    sides.dedup();
-    sides
+    splits
 }
 
 /// Returns the split of one segment under the rules by segment, by comparing the segment's hash with the cumulative
 /// fractions. Both rules put a plain row into the same split.
-pub fn segment_side(
-    split: &SplitSpec,
-    clip_key: &str,
-    variant: f64,
-    segment: usize,
-) -> &'static str {
+pub fn segment_split(spec: &SplitSpec, clip_key: &str, variant: f64, segment: usize) -> Split {
     let row = if variant == PLAIN {
         format!("{clip_key}#{segment}")
     } else {
         format!("{clip_key}#{segment}@{variant}")
     };
 
-    let draw = hash("segment", split.seed, &row) as f64 / 2f64.powi(64);
+    let draw = hash("segment", spec.seed, &row) as f64 / 2f64.powi(64);
 
     // The last split takes the rest, so that rounding leaves no gap: `draw` can be exactly 1.0.
-    let [training, validation, _] = split.fractions;
+    let [training, validation, _] = spec.fractions;
     if draw < training {
-        SIDES[0]
+        Split::Training
     } else if draw < training + validation {
-        SIDES[1]
+        Split::Validation
     } else {
-        SIDES[2]
+        Split::Test
     }
 }
 
@@ -323,7 +315,7 @@ mod tests {
                 genres_all: vec![],
                 artist_id: None,
                 album_id: None,
-                split: SIDES[usize::from(i % 10 == 0)].to_owned(),
+                split: Split::ALL[usize::from(i % 10 == 0)].name().to_owned(),
             })
             .collect()
     }
@@ -345,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn every_planned_clip_lies_in_exactly_one_shard_of_its_side() {
+    fn every_planned_clip_lies_in_exactly_one_shard_of_its_split() {
         let (rows, recipe) = (rows(5000), recipe("[shards]\nclips=100"));
         let plan = shards(&rows, &recipe, None, &BTreeMap::new());
 
@@ -483,19 +475,19 @@ mod tests {
     }
 
     #[test]
-    fn segments_fall_on_every_side_in_the_given_parts() {
+    fn segments_fall_into_every_split_in_the_given_parts() {
         let split = SplitSpec {
             fractions: [0.6, 0.2, 0.2],
             ..SplitSpec::default()
         };
         let training = (0..10_000)
-            .filter(|&s| segment_side(&split, "a.wav", PLAIN, s) == "training")
+            .filter(|&s| segment_split(&split, "a.wav", PLAIN, s) == Split::Training)
             .count();
         assert!((5_800..6_200).contains(&training), "{training} of 10000");
 
         // A stretched copy is assigned to a split independently of the original segment.
         let together = (0..10_000).filter(|&s| {
-            segment_side(&split, "a.wav", PLAIN, s) == segment_side(&split, "a.wav", 0.85, s)
+            segment_split(&split, "a.wav", PLAIN, s) == segment_split(&split, "a.wav", 0.85, s)
         });
         // The expected fraction is 0.6² + 0.2² + 0.2².
         let together = together.count();

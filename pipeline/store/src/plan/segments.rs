@@ -3,7 +3,7 @@
 
 use wavemill_schemas::recipe::{AudioSpec, SplitRule, StretchArgs};
 use wavemill_schemas::samples::samples_in;
-use wavemill_schemas::sides::SIDES;
+use wavemill_schemas::split::Split;
 
 /// Variant of rows at the recorded tempo.
 pub const PLAIN: f64 = 1.0;
@@ -91,7 +91,7 @@ pub fn variant_len(n_samples: usize, variant: f64) -> usize {
 pub fn variants_on(audio: &AudioSpec, rule: SplitRule, split: &str) -> Vec<f64> {
     let mut variants = vec![PLAIN];
     // Stretched copies are for training only, except under the leaky rule that distributes them over all splits.
-    if split == TRAINING || rule == SplitRule::SegmentStretched {
+    if split == Split::Training.name() || rule == SplitRule::SegmentStretched {
         variants.extend(&audio.stretch);
     }
     variants
@@ -138,9 +138,6 @@ pub fn reaches_behind(audio: &AudioSpec) -> bool {
 fn samples(audio: &AudioSpec, seconds: f64) -> usize {
     samples_in(seconds, audio.sample_rate_hz)
 }
-
-/// The split that receives stretched copies.
-const TRAINING: &str = SIDES[0];
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{FileEntry, Partial, Receipt};
 use wavemill_schemas::reject::Reject;
-use wavemill_schemas::sides::SIDES;
+use wavemill_schemas::split::Split;
 use wavemill_versions::layout::next_group;
 
 use super::encode::{EncodedGroup, Format, RowGroup};
@@ -247,7 +247,7 @@ impl<'a> ShardWriter<'a> {
                 shard: index,
                 number: open.groups_made,
                 rows: std::mem::replace(&mut open.pending, rest),
-                training: todo.shard.split == SIDES[0],
+                training: todo.shard.split == Split::Training.name(),
                 // From now on the rows release their memory without further input, so a thread may wait for it.
                 busy: self.budget.busy(),
             });

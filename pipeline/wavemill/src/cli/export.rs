@@ -34,7 +34,7 @@ Examples:
       --out shards
   wavemill export --store store --format fma-features --out published
 
-npy: one array per side, and a CSV file with the keys and classes of its rows; one file per row if the rows differ in \
+npy: one array per split, and a CSV file with the keys and classes of its rows; one file per row if the rows differ in \
 shape. png: one picture per row, in one folder per class. wav: one sound per row, in one folder per class; only for \
 samples (pcm) and for mel bands without normalize, which are approximate, because the phase is estimated \
 (Griffin-Lim). huggingface: a folder for \
@@ -55,7 +55,7 @@ pub struct ExportCommand {
     /// Feature to export; required if the version has several (fma-features: all statistics)
     #[arg(long, value_name = "NAME")]
     feature: Option<String>,
-    /// Export only this side; may be repeated [default: all but `none`, the rows without a side]
+    /// Export only this split; may be repeated [default: all but `none`, the rows without a split]
     #[arg(long = "split", value_name = "NAME")]
     splits: Vec<String>,
     /// The target whose classes become folders (png, wav) or the member cls (webdataset) [default: the first]
@@ -117,10 +117,10 @@ impl ExportCommand {
             report.format
         );
 
-        for side in &report.sides {
-            text += &format!("  {}: {} rows", side.split, side.rows);
-            if side.name != side.split {
-                text += &format!(", as {}", side.name);
+        for split in &report.sides {
+            text += &format!("  {}: {} rows", split.stored, split.rows);
+            if split.name != split.stored {
+                text += &format!(", as {}", split.name);
             }
             text += "\n";
         }

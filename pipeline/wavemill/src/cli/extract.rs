@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use indicatif::{DecimalBytes, HumanDuration};
 use wavemill_catalog::{Duplicates, MetadataFiles};
-use wavemill_extract::run::{self, FileReuse, Job, Preview, Report, RunMonitor, SideChanges};
+use wavemill_extract::run::{self, FileReuse, Job, Preview, Report, RunMonitor, SplitChanges};
 use wavemill_extract::settings::{MAX_SHRINK, MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 use wavemill_kernels::Level;
 use wavemill_schemas::exit;
@@ -83,11 +83,11 @@ pub struct ExtractCommand {
     /// Commit another version if the store's last one was made differently
     #[arg(long)]
     pub new_version: bool,
-    /// Redraw the sides of all tracks, including the tracks in the store's last version
+    /// Redraw the splits of all tracks, including the tracks in the store's last version
     #[arg(long)]
     pub resplit: bool,
-    /// Take the sides from a CSV or Parquet file instead of the store's last version; it needs the columns of a store's
-    /// table `sides`
+    /// Take the splits from a CSV or Parquet file instead of the store's last version; it needs the columns of a
+    /// store's table `sides`
     #[arg(long, value_name = "FILE", conflicts_with = "resplit")]
     pub sides: Option<PathBuf>,
     /// Renumber all classes in the order of their names, including those with ids in the store's last version
@@ -279,8 +279,8 @@ impl ExtractCommand {
 
     /// Prints `preview` and returns the exit code.
     fn preview(&self, mut preview: Preview, warnings: Vec<String>) -> Result<u8> {
-        let of_sides = preview.sides.as_ref().and_then(SideChanges::warning);
-        let warnings: Vec<String> = of_sides.into_iter().chain(warnings).collect();
+        let of_splits = preview.sides.as_ref().and_then(SplitChanges::warning);
+        let warnings: Vec<String> = of_splits.into_iter().chain(warnings).collect();
         print_warnings(&warnings);
         if self.json {
             preview.warnings.splice(0..0, warnings);
@@ -303,8 +303,8 @@ impl ExtractCommand {
 /// # Errors
 /// An error of `serde_json`.
 pub fn report_json(mut report: Report, warnings: Vec<String>) -> Result<String> {
-    let of_sides = report.sides.as_ref().and_then(SideChanges::warning);
-    let warnings = of_sides.into_iter().chain(warnings);
+    let of_splits = report.sides.as_ref().and_then(SplitChanges::warning);
+    let warnings = of_splits.into_iter().chain(warnings);
     report.warnings.splice(0..0, warnings);
     Ok(serde_json::to_string(&report)?)
 }
@@ -332,29 +332,29 @@ pub(super) fn print_warnings(warnings: &[String]) {
     }
 }
 
-/// Prints warnings, and the number of tracks on another side of the split, before anything is committed, while the run
+/// Prints warnings, and the number of tracks in another split, before anything is committed, while the run
 /// can still be stopped. The warning about changes that invalidate the scores of earlier models comes first.
-pub(super) fn print_plan(recipe: &Recipe, sides: Option<&SideChanges>) {
+pub(super) fn print_plan(recipe: &Recipe, splits: Option<&SplitChanges>) {
     output::clear_bar();
-    let of_sides = sides.and_then(SideChanges::warning);
-    let warnings: Vec<String> = of_sides.into_iter().chain(recipe.warnings()).collect();
+    let of_splits = splits.and_then(SplitChanges::warning);
+    let warnings: Vec<String> = of_splits.into_iter().chain(recipe.warnings()).collect();
     print_warnings(&warnings);
-    if let Some(sides) = sides {
-        output::report(&shown_lines(&describe_sides(sides)));
+    if let Some(splits) = splits {
+        output::report(&shown_lines(&describe_splits(splits)));
     }
 }
 
-/// Formats `sides: 3 tracks new, 1 removed, 2 on another side (2 test -> training)`, and the tracks that moved because
-/// their groups were merged.
-fn describe_sides(sides: &SideChanges) -> String {
+/// Formats `splits: 3 tracks new, 1 removed, 2 in another split (2 test -> training)`, and the tracks that moved
+/// because their groups were merged.
+fn describe_splits(splits: &SplitChanges) -> String {
     let mut text = format!(
-        "sides: {} tracks new, {} removed, {} on another side",
-        sides.new,
-        sides.gone,
-        sides.n_moved()
+        "splits: {} tracks new, {} removed, {} in another split",
+        splits.new,
+        splits.gone,
+        splits.n_moved()
     );
-    if !sides.moved.is_empty() {
-        let counts = sides.moved.iter();
+    if !splits.moved.is_empty() {
+        let counts = splits.moved.iter();
         let counts: Vec<String> = counts
             .map(|count| format!("{} {} -> {}", count.tracks, count.from, count.to))
             .collect();
@@ -362,7 +362,7 @@ fn describe_sides(sides: &SideChanges) -> String {
     }
     text += "\n";
 
-    let merged = &sides.merged;
+    let merged = &splits.merged;
     if !merged.is_empty() {
         let shown = merged.iter().take(MERGES_SHOWN);
         let shown: Vec<String> = shown
@@ -373,7 +373,7 @@ fn describe_sides(sides: &SideChanges) -> String {
             more => format!(" and {more} more (--json lists them)"),
         };
         let shown = shown.join(", ");
-        text += &format!("sides: merged groups moved {shown}{more}\n");
+        text += &format!("splits: merged groups moved {shown}{more}\n");
     }
     text
 }
@@ -601,8 +601,8 @@ fn describe_preview(preview: &Preview) -> String {
         preview.threads
     );
 
-    if let Some(sides) = &preview.sides {
-        text += &describe_sides(sides);
+    if let Some(splits) = &preview.sides {
+        text += &describe_splits(splits);
     }
     text += &describe_growth(preview);
     text += &format!("{}\n", preview.outcome);

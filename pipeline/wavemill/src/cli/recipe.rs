@@ -239,7 +239,7 @@ mod tests {
         let found = answer(&as_in_document).expect("valid");
         assert_eq!(
             found,
-            "warning: split.rule: leaky: segments of one track fall on several sides\n\
+            "warning: split.rule: leaky: segments of one track fall into several splits\n\
              gtzan-segments: ok, split segment (leaky)\n  log_mel f16[128,130]\n  picture u8[3,128,130]\n"
         );
 

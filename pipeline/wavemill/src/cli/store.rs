@@ -622,7 +622,7 @@ impl DiffCommand {
                 }
                 None => format!("a table cannot be read: {}", error_line(&error)),
             };
-            format!("tracks, labels, sides, audio files and columns are not compared: {reason}")
+            format!("tracks, labels, splits, audio files and columns are not compared: {reason}")
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The format `npy`: one array per side of the split, and a CSV file with the keys of its rows; or one array per row if
+//! The format `npy`: one array per split, and a CSV file with the keys of its rows; or one array per row if
 //! rows differ in shape.
 
 use std::fs;
@@ -6,14 +6,14 @@ use std::path::Path;
 
 use wavemill_store::tensors;
 
-use super::content::{Content, Side};
+use super::content::{Content, ExportedSplit};
 use super::error::ExportError;
 use super::keys::{KeyTable, Keys, key_columns};
 use super::output::OutFile;
 use super::reader::{Reader, Tensors};
 use super::{Format, names, npy};
 
-/// Writes the arrays and CSV files of all exported sides of the split below `folder`.
+/// Writes the arrays and CSV files of all exported splits below `folder`.
 ///
 /// # Errors
 /// [`ExportError`] if rows cannot be read or a file cannot be written.
@@ -22,27 +22,27 @@ pub(super) fn write(
     reader: &Reader<'_>,
     folder: &Path,
 ) -> Result<(), ExportError> {
-    for side in &content.sides {
+    for split in &content.splits {
         if content.is_ragged() {
-            array_a_row(content, side, reader, folder)?;
+            array_a_row(content, split, reader, folder)?;
         } else {
-            array_a_side(content, side, reader, folder)?;
+            array_a_split(content, split, reader, folder)?;
         }
     }
     Ok(())
 }
 
-fn array_a_side(
+fn array_a_split(
     content: &Content<'_>,
-    side: &Side<'_>,
+    split: &ExportedSplit,
     reader: &Reader<'_>,
     folder: &Path,
 ) -> Result<(), ExportError> {
-    let mut array = OutFile::create(&folder.join(format!("{}.npy", side.name)))?;
-    array.put(&header(content, side))?;
-    let mut table = table(content, side, folder)?;
+    let mut array = OutFile::create(&folder.join(format!("{}.npy", split.name)))?;
+    array.put(&header(content, split))?;
+    let mut table = table(content, split, folder)?;
 
-    reader.side(side, &as_strs(&columns(content)), |batch| {
+    reader.split(split, &as_strs(&columns(content)), |batch| {
         let keys = Keys::from_batch(batch, content)?;
         let tensors = Tensors::from_batch(batch, content)?;
         for row in 0..batch.num_rows() {
@@ -61,16 +61,16 @@ fn array_a_side(
 
 fn array_a_row(
     content: &Content<'_>,
-    side: &Side<'_>,
+    split: &ExportedSplit,
     reader: &Reader<'_>,
     folder: &Path,
 ) -> Result<(), ExportError> {
-    let of_side = folder.join(&side.name);
-    fs::create_dir(&of_side).map_err(ExportError::io_at(&of_side, "create the folder"))?;
-    let mut table = table(content, side, folder)?;
+    let of_split = folder.join(&split.name);
+    fs::create_dir(&of_split).map_err(ExportError::io_at(&of_split, "create the folder"))?;
+    let mut table = table(content, split, folder)?;
     let descr = content.tensor.dtype.numpy_name();
 
-    reader.side(side, &as_strs(&columns(content)), |batch| {
+    reader.split(split, &as_strs(&columns(content)), |batch| {
         let keys = Keys::from_batch(batch, content)?;
         let tensors = Tensors::from_batch(batch, content)?;
         for row in 0..batch.num_rows() {
@@ -80,11 +80,11 @@ fn array_a_row(
                 keys.variant.value(row),
             );
             let name = format!("{name}.npy");
-            let mut array = OutFile::create(&of_side.join(&name))?;
+            let mut array = OutFile::create(&of_split.join(&name))?;
             array.put(&npy::header(descr, &tensors.shape(row)?))?;
             array.put(&tensors.bytes(row))?;
             array.finish()?;
-            table.row(&keys, row, &format!("{}/{name}", side.name))?;
+            table.row(&keys, row, &format!("{}/{name}", split.name))?;
         }
         reader.done(batch.num_rows());
         Ok(())
@@ -92,15 +92,19 @@ fn array_a_row(
     table.finish()
 }
 
-/// Returns the npy header of the array with all rows of a side of the split.
-fn header(content: &Content<'_>, side: &Side<'_>) -> Vec<u8> {
-    let mut shape = vec![side.rows as usize];
+/// Returns the npy header of the array with all rows of a split.
+fn header(content: &Content<'_>, split: &ExportedSplit) -> Vec<u8> {
+    let mut shape = vec![split.rows as usize];
     shape.extend(content.tensor.shape.iter().flatten());
     npy::header(content.tensor.dtype.numpy_name(), &shape)
 }
 
-fn table(content: &Content<'_>, side: &Side<'_>, folder: &Path) -> Result<KeyTable, ExportError> {
-    let path = folder.join(format!("{}.csv", side.name));
+fn table(
+    content: &Content<'_>,
+    split: &ExportedSplit,
+    folder: &Path,
+) -> Result<KeyTable, ExportError> {
+    let path = folder.join(format!("{}.csv", split.name));
     KeyTable::create(&path, content, content.is_ragged(), Format::Npy.name())
 }
 

@@ -8,7 +8,7 @@ use arrow::array::{AsArray, BooleanArray, Float32Array, RecordBatch};
 use arrow::datatypes::Float32Type;
 use wavemill_schemas::manifest::TargetEntry;
 
-use super::content::{Content, Side};
+use super::content::{Content, ExportedSplit};
 use super::error::ExportError;
 use super::keys::{KeyTable, Keys, numbers};
 use super::output::OutFile;
@@ -58,16 +58,16 @@ pub(super) fn write(
 ) -> Result<Vec<String>, ExportError> {
     let folders = ClassFolders::new(content.target);
     let mut missing = Vec::new();
-    for side in &content.sides {
-        let mut files = SideFiles {
+    for split in &content.splits {
+        let mut files = SplitFiles {
             content,
             format,
             folders: &folders,
-            folder: folder.join(&side.name),
+            folder: folder.join(&split.name),
             made: BTreeSet::new(),
         };
-        files.write(side, reader, folder, &mut make)?;
-        missing.extend(folders.missing(side, &files.made));
+        files.write(split, reader, folder, &mut make)?;
+        missing.extend(folders.missing(split, &files.made));
     }
 
     let mut notes = Vec::new();
@@ -81,7 +81,7 @@ pub(super) fn write(
     if !missing.is_empty() {
         // `ImageFolder` numbers the folders that it finds, so a missing folder changes the class numbers.
         notes.push(format!(
-            "a side without a folder for each class: numbers that a loader gives to folders differ between sides; missing: {}",
+            "a split without a folder for each class: numbers that a loader gives to folders differ between splits; missing: {}",
             missing.join(", ")
         ));
     }
@@ -109,10 +109,12 @@ impl ClassFolders {
         }
     }
 
-    /// Returns the classes for which a side of the split has no file.
-    fn missing(&self, side: &Side<'_>, made: &BTreeSet<String>) -> Vec<String> {
+    /// Returns the classes for which a split has no file.
+    fn missing(&self, split: &ExportedSplit, made: &BTreeSet<String>) -> Vec<String> {
         let absent = self.names.iter().filter(|name| !made.contains(*name));
-        absent.map(|name| format!("{}/{name}", side.name)).collect()
+        absent
+            .map(|name| format!("{}/{name}", split.name))
+            .collect()
     }
 
     /// Writes `classes.csv` with the columns id, class and folder.
@@ -139,8 +141,8 @@ impl ClassFolders {
     }
 }
 
-/// Writes the files of one side of the split.
-struct SideFiles<'a> {
+/// Writes the files of one split.
+struct SplitFiles<'a> {
     content: &'a Content<'a>,
     format: Format,
     folders: &'a ClassFolders,
@@ -149,10 +151,10 @@ struct SideFiles<'a> {
     made: BTreeSet<String>,
 }
 
-impl SideFiles<'_> {
+impl SplitFiles<'_> {
     fn write(
         &mut self,
-        side: &Side<'_>,
+        split: &ExportedSplit,
         reader: &Reader<'_>,
         root: &Path,
         make: &mut impl FnMut(&Rows<'_>, usize) -> Result<Vec<u8>, ExportError>,
@@ -160,12 +162,12 @@ impl SideFiles<'_> {
         fs::create_dir(&self.folder)
             .map_err(ExportError::io_at(&self.folder, "create the folder"))?;
         let content = self.content;
-        let path = root.join(format!("{}.csv", side.name));
+        let path = root.join(format!("{}.csv", split.name));
         let mut table = KeyTable::create(&path, content, true, self.format.name())?;
 
         let mut columns = arrays::columns(content);
         columns.extend([DURATION, SILENT].map(str::to_owned));
-        reader.side(side, &arrays::as_strs(&columns), |batch| {
+        reader.split(split, &arrays::as_strs(&columns), |batch| {
             let rows = Rows::from_batch(batch, content)?;
             for row in 0..batch.num_rows() {
                 // The stop request is checked for each row, because computing a sound takes a second or more.
@@ -175,7 +177,7 @@ impl SideFiles<'_> {
                 let mut file = OutFile::create(&self.folder.join(&name))?;
                 file.put(&bytes)?;
                 file.finish()?;
-                table.row(&rows.keys, row, &format!("{}/{name}", side.name))?;
+                table.row(&rows.keys, row, &format!("{}/{name}", split.name))?;
                 reader.done(1);
             }
             Ok(())
@@ -183,7 +185,7 @@ impl SideFiles<'_> {
         table.finish()
     }
 
-    /// Returns the path of a row's file below the folder of its side, and creates the class folder if necessary.
+    /// Returns the path of a row's file below the folder of its split, and creates the class folder if necessary.
     fn name(&mut self, keys: &Keys<'_>, row: usize) -> Result<String, ExportError> {
         let class = match self.content.target {
             Some(target) => keys.class(target, row)?,

@@ -1,21 +1,19 @@
-//! Selects the contents of an export: a feature, sides of the split, and the files of the store that contain them.
+//! Selects the contents of an export: a feature, splits, and the files of the store that contain them.
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use serde_json::json;
 use wavemill_kernels::FeatureArgs;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry, TargetEntry};
 use wavemill_schemas::recipe::{FeatureSpec, Normalize};
-use wavemill_schemas::sides::NO_SIDE;
+use wavemill_schemas::split::{NO_SPLIT, Split};
 use wavemill_sql::tensor::TensorType;
 
 use super::error::ExportError;
 use super::{Format, Job, names, sound};
 
-/// The side of the split that other tools call `train`.
-const TRAINING: &str = "training";
-
-/// The contents of an export: a feature and the rows of sides of the split.
+/// The contents of an export: a feature and the rows of some splits.
 #[derive(Debug)]
 pub(super) struct Content<'a> {
     /// The exported feature.
@@ -26,9 +24,11 @@ pub(super) struct Content<'a> {
     pub targets: &'a [TargetEntry],
     /// The target whose classes are used as folder names.
     pub target: Option<&'a TargetEntry>,
-    /// Exported sides of the split, in the manifest's order.
-    pub sides: Vec<Side<'a>>,
-    /// Number of rows on each side that is not exported.
+    /// All files of the feature, in the manifest's order.
+    files: Vec<&'a FileEntry>,
+    /// Exported splits, in the manifest's order.
+    pub splits: Vec<ExportedSplit>,
+    /// Number of rows in each split that is not exported.
     pub left_out: BTreeMap<String, u64>,
     /// True if the feature's values are known to be between 0 and 1.
     pub is_unit_range: bool,
@@ -37,29 +37,16 @@ pub(super) struct Content<'a> {
     pub args: Option<FeatureArgs>,
 }
 
-/// One side of the split in an export.
-#[derive(Debug)]
-pub(super) struct Side<'a> {
-    /// Name of the side in the store.
-    pub split: &'a str,
-    /// Name of the side in the export, safe in a path.
+/// A split in an export, and in its report.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ExportedSplit {
+    /// Name of the split in the store.
+    #[serde(rename = "split")]
+    pub stored: String,
+    /// Name of the split in the export, safe in a path.
     pub name: String,
-    /// Files of the side, in the manifest's order.
-    pub files: Vec<&'a FileEntry>,
-    /// Number of rows in the side's files.
+    /// Number of rows in the split's files.
     pub rows: u64,
-}
-
-impl<'a> Side<'a> {
-    /// Creates a side of the split without files.
-    const fn new(split: &'a str) -> Self {
-        Self {
-            split,
-            name: String::new(),
-            files: Vec::new(),
-            rows: 0,
-        }
-    }
 }
 
 impl<'a> Content<'a> {
@@ -79,65 +66,66 @@ impl<'a> Content<'a> {
             tensor: tensor_type(feature)?,
             targets: &job.manifest.targets,
             target: target(job)?,
-            sides: Vec::new(),
+            files: job.manifest.files_of(&feature.name).collect(),
+            splits: Vec::new(),
             left_out: BTreeMap::new(),
             is_unit_range: spec.is_some_and(has_unit_range),
             args: args.and_then(Result::ok),
         };
 
-        content.take_sides(job)?;
+        content.take_splits(job)?;
         content.require_fit(job.format)?;
         Ok(content)
     }
 
-    fn take_sides(&mut self, job: &Job<'a>) -> Result<(), ExportError> {
-        let mut all: Vec<Side<'a>> = Vec::new();
-        for file in job.manifest.files_of(&self.feature.name) {
-            let split = file.split.as_deref().unwrap_or(NO_SIDE);
-            let at = all.iter().position(|side| side.split == split);
-            let at = at.unwrap_or_else(|| {
-                all.push(Side::new(split));
-                all.len() - 1
-            });
-            let side = &mut all[at];
-            side.files.push(file);
-            side.rows += file.rows;
+    fn take_splits(&mut self, job: &Job<'a>) -> Result<(), ExportError> {
+        let mut all: Vec<ExportedSplit> = Vec::new();
+        for file in &self.files {
+            let stored = file.split_name();
+            match all.iter_mut().find(|split| split.stored == stored) {
+                Some(split) => split.rows += file.rows,
+                None => all.push(ExportedSplit {
+                    stored: stored.to_owned(),
+                    name: split_name(stored, job.format),
+                    rows: file.rows,
+                }),
+            }
         }
 
-        let there: Vec<&str> = all.iter().map(|side| side.split).collect();
-        if let Some(name) = job
-            .splits
-            .iter()
-            .find(|name| !there.contains(&name.as_str()))
-        {
-            let option = format!("--split {name}");
-            return Err(ExportError::name(&option, &join_or_none(&there)));
+        let names: Vec<&str> = all.iter().map(|split| split.stored.as_str()).collect();
+        let there = join_or_none(&names);
+        let mut asked = job.splits.iter();
+        if let Some(name) = asked.find(|name| !names.contains(&name.as_str())) {
+            return Err(ExportError::name(&format!("--split {name}"), &there));
         }
 
-        for mut side in all {
+        for split in all {
             let is_wanted = if job.splits.is_empty() {
-                side.split != NO_SIDE
+                split.stored != NO_SPLIT
             } else {
-                job.splits.iter().any(|name| name == side.split)
+                job.splits.contains(&split.stored)
             };
             if is_wanted {
-                side.name = side_name(side.split, job.format);
-                self.sides.push(side);
+                self.splits.push(split);
             } else {
-                self.left_out.insert(side.split.to_owned(), side.rows);
+                self.left_out.insert(split.stored, split.rows);
             }
         }
 
         if self.rows() == 0 {
-            let there = format!("no rows on the requested sides ({})", join_or_none(&there));
+            let there = format!("no rows in the requested splits ({there})");
             let option = format!("--feature {}", self.feature.name);
             return Err(ExportError::name(&option, &there));
         }
-        let mut names: Vec<&str> = self.sides.iter().map(|side| side.name.as_str()).collect();
+        let mut names: Vec<&str> = self
+            .splits
+            .iter()
+            .map(|split| split.name.as_str())
+            .collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             let problem = format!(
-                "two sides would be named {}: select one with --split",
+                "two splits would be named {}: select one with --split",
                 twice[0]
             );
             return Err(ExportError::unfit(job.format.name(), problem));
@@ -172,9 +160,15 @@ impl<'a> Content<'a> {
         self.tensor.row_bytes().is_none()
     }
 
-    /// Returns the number of rows on all exported sides of the split.
+    /// Returns the files of an exported split, in the manifest's order.
+    pub(super) fn files(&self, split: &ExportedSplit) -> impl Iterator<Item = &'a FileEntry> {
+        let files = self.files.iter().copied();
+        files.filter(|file| file.split_name() == split.stored)
+    }
+
+    /// Returns the number of rows in all exported splits.
     pub(super) fn rows(&self) -> u64 {
-        self.sides.iter().map(|side| side.rows).sum()
+        self.splits.iter().map(|split| split.rows).sum()
     }
 
     /// Returns the notes for users that apply to every format.
@@ -318,13 +312,13 @@ fn has_unit_range(spec: &FeatureSpec) -> bool {
     spec.normalize == Normalize::MinMax
 }
 
-/// Returns the name that a side of the split has in an export.
-fn side_name(split: &str, format: Format) -> String {
+/// Returns the name that a split has in an export.
+fn split_name(stored: &str, format: Format) -> String {
     match format {
         // The conventional name of the training split in `datasets`.
-        Format::Huggingface if split == TRAINING => "train".to_owned(),
+        Format::Huggingface if stored == Split::Training.name() => "train".to_owned(),
         // `datasets` allows letters, digits and _, and dots between them.
-        Format::Huggingface => split.replace(|c: char| !c.is_ascii_alphanumeric(), "_"),
-        _ => names::safe(split, names::Slash::Dash),
+        Format::Huggingface => stored.replace(|c: char| !c.is_ascii_alphanumeric(), "_"),
+        _ => names::safe(stored, names::Slash::Dash),
     }
 }

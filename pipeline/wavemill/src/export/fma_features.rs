@@ -42,9 +42,9 @@ pub(super) fn run(
 
     let mut out = OutFile::create(&folder.join(FILE))?;
     out.put(headings(&contents).as_bytes())?;
-    for (side_at, side) in first.sides.iter().enumerate() {
-        for file_at in 0..side.files.len() {
-            let tables = tables(&contents, &readers, side_at, file_at)?;
+    for (split_at, split) in first.splits.iter().enumerate() {
+        for file_at in 0..first.files(split).count() {
+            let tables = tables(&contents, &readers, split_at, file_at)?;
             out.put(lines(&tables)?.as_bytes())?;
             readers[0].done(tables[0].track_ids.len());
         }
@@ -183,13 +183,13 @@ impl Table {
 fn tables(
     contents: &[Content<'_>],
     readers: &[Reader<'_>],
-    side_at: usize,
+    split_at: usize,
     file_at: usize,
 ) -> Result<Vec<Table>, ExportError> {
     let each = contents.iter().zip(readers);
     each.map(|(content, reader)| {
-        let side = content.sides.get(side_at);
-        let file = side.and_then(|side| side.files.get(file_at));
+        let split = content.splits.get(split_at);
+        let file = split.and_then(|split| content.files(split).nth(file_at));
         Table::read(content, reader, file.ok_or_else(other_rows)?)
     })
     .collect()

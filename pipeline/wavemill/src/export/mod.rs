@@ -37,7 +37,7 @@ use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::manifest::Manifest;
 use wavemill_store::Store;
 
-use self::content::Content;
+use self::content::{Content, ExportedSplit};
 pub(crate) use self::error::ExportError;
 pub(crate) use self::npy::header as npy_header;
 use self::output::OutFile;
@@ -49,7 +49,7 @@ const ABOUT: &str = "export.json";
 /// File format of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// One array per side, and a CSV file with the keys and classes of its rows
+    /// One array per split, and a CSV file with the keys and classes of its rows
     Npy,
     /// One picture per row, in one folder per class
     Png,
@@ -77,7 +77,7 @@ impl Format {
     }
 }
 
-/// An export job: the feature, the sides of the split and the file format.
+/// An export job: the feature, the splits and the file format.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
     /// The store that contains the version.
@@ -90,7 +90,7 @@ pub(crate) struct Job<'a> {
     pub feature: Option<&'a str>,
     /// The target whose classes name the folders of pictures and sounds; `None` for the first target.
     pub target: Option<&'a str>,
-    /// Names of the sides of the split; if empty, all sides, without the rows that have no side.
+    /// Names of the splits; if empty, all splits, without the rows that have no split.
     pub splits: &'a [String],
     /// File format.
     pub format: Format,
@@ -109,9 +109,9 @@ pub(crate) struct Report {
     pub tensor: String,
     /// Name of the format.
     pub format: &'static str,
-    /// Exported sides of the split, in the manifest's order.
-    pub sides: Vec<SideReport>,
-    /// Number of rows on each side that is not exported.
+    /// Exported splits, in the manifest's order.
+    pub sides: Vec<ExportedSplit>,
+    /// Number of rows in each split that is not exported.
     pub left_out: BTreeMap<String, u64>,
     /// Number of files that the export wrote.
     pub files: u64,
@@ -119,17 +119,6 @@ pub(crate) struct Report {
     pub bytes: u64,
     /// Notes for users of the exported files.
     pub notes: Vec<String>,
-}
-
-/// One side of the split in a [`Report`].
-#[derive(Debug, Serialize)]
-pub(crate) struct SideReport {
-    /// Name of the side in the store.
-    pub split: String,
-    /// Name of the side in the export.
-    pub name: String,
-    /// Number of rows on the side.
-    pub rows: u64,
 }
 
 /// Writes the export to `folder`, which must be an empty folder. After an error, its contents are incomplete.
@@ -175,21 +164,13 @@ fn report(
     (files, bytes): (u64, u64),
     notes: Vec<String>,
 ) -> Report {
-    let mut sides = Vec::new();
-    for side in &content.sides {
-        sides.push(SideReport {
-            split: side.split.to_owned(),
-            name: side.name.clone(),
-            rows: side.rows,
-        });
-    }
     Report {
         version: job.version,
         feature: content.feature.name.clone(),
         feature_id: content.feature.feature_id.clone(),
         tensor: content.feature.tensor_type(),
         format: job.format.name(),
-        sides,
+        sides: content.splits.clone(),
         left_out: content.left_out.clone(),
         files,
         bytes,
@@ -224,8 +205,8 @@ fn write_about(job: &Job<'_>, content: &Content<'_>, folder: &Path) -> Result<()
         .map(|target| (target.name.as_str(), target.classes.as_slice()))
         .collect();
     let mut rows = BTreeMap::new();
-    for side in &content.sides {
-        rows.insert(side.split, side.rows);
+    for split in &content.splits {
+        rows.insert(split.stored.as_str(), split.rows);
     }
 
     let feature = content.feature;

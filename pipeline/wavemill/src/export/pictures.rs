@@ -12,7 +12,7 @@ use super::error::ExportError;
 use super::png::{SIDE_MAX, encode};
 use super::reader::{Reader, Tensors};
 
-/// Writes a picture for each row of all exported sides below `folder`; returns notes for users of the files.
+/// Writes a picture for each row of all exported splits below `folder`; returns notes for users of the files.
 ///
 /// # Errors
 /// [`ExportError`] if rows cannot be read or a file cannot be written.

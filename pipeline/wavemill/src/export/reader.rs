@@ -17,7 +17,7 @@ use wavemill_schemas::tables::shape_column;
 use wavemill_sql::tensor::{TensorColumn, TensorType};
 use wavemill_store::Store;
 
-use super::content::{Content, Side};
+use super::content::{Content, ExportedSplit};
 use super::error::ExportError;
 
 /// Approximate size of the tensors in a batch, in bytes. Batches are small because writing nested lists takes more than
@@ -54,8 +54,9 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`ExportError::damaged`] if a file differs from the manifest; [`Kind::Interrupted`] after a stop request.
     pub(super) fn check(&self) -> Result<(), ExportError> {
-        let files = self.content.sides.iter().flat_map(|side| &side.files);
-        let bytes: u64 = files.clone().map(|file| file.bytes).sum();
+        let splits = self.content.splits.iter();
+        let files: Vec<&FileEntry> = splits.flat_map(|split| self.content.files(split)).collect();
+        let bytes: u64 = files.iter().map(|file| file.bytes).sum();
         self.progress.enter(Phase::Checking, bytes);
 
         for file in files {
@@ -73,25 +74,25 @@ impl<'a> Reader<'a> {
         self.progress.add(rows as u64);
     }
 
-    /// Calls `visit` with batches of the given columns, for all rows on a side of the split.
+    /// Calls `visit` with batches of the given columns, for all rows of a split.
     ///
     /// # Errors
     /// [`ExportError::read_at`] for an unreadable file; [`Kind::Interrupted`] after a stop; an error of `visit`.
-    pub(super) fn side(
+    pub(super) fn split(
         &self,
-        side: &Side<'_>,
+        split: &ExportedSplit,
         columns: &[&str],
         mut visit: impl FnMut(&RecordBatch) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
-        side.files
-            .iter()
+        self.content
+            .files(split)
             .try_for_each(|file| self.file(file, columns, &mut visit))
     }
 
     /// Calls `visit` with batches of the given columns, for all rows of a file.
     ///
     /// # Errors
-    /// The same errors as [`Reader::side`].
+    /// The same errors as [`Reader::split`].
     pub(super) fn file(
         &self,
         file: &FileEntry,

@@ -31,7 +31,7 @@ const PEAK: f32 = 0.5;
 /// Part of error messages that describes which features can be exported.
 const ALLOWED: &str = "only features with op = \"pcm\", or with op = \"mel\" and normalize = \"none\" can be exported";
 
-/// Writes a sound for each row of all exported sides below `folder`; returns notes for users of the files.
+/// Writes a sound for each row of all exported splits below `folder`; returns notes for users of the files.
 ///
 /// # Errors
 /// [`ExportError`] if rows cannot be read or a file cannot be written.

@@ -80,7 +80,7 @@ fn npy(bytes: &[u8]) -> (String, Vec<u8>) {
 }
 
 #[test]
-fn an_array_a_side_has_the_stored_bytes_in_order() {
+fn an_array_a_split_has_the_stored_bytes_in_order() {
     let exported = export("log_mel", Format::Npy, &[]);
     let (head, values) = npy(&exported.bytes("validation.npy"));
     assert!(
@@ -275,7 +275,7 @@ fn sounds_lie_in_a_folder_a_class() {
             .any(|note| note.contains("an approximation"))
     );
 
-    // An export of a single side of the split has the same bytes, although no rows of other sides precede it.
+    // An export of a single split has the same bytes, although no rows of other splits precede it.
     let alone = try_export(&store, "log_mel", Format::Wav, &["validation"]).expect("an export");
     let name = "validation/Rock/000__000005.mp3_0.wav";
     assert_eq!(alone.bytes(name), exported.bytes(name));
@@ -358,7 +358,7 @@ fn a_dataset_has_a_file_a_shard_and_names_its_splits() {
         "{readme}"
     );
     assert!(readme.contains("| left out | `none` | 3 |"), "{readme}");
-    assert_eq!(exported.report.notes, ["side training is split train"]);
+    assert_eq!(exported.report.notes, ["split training is split train"]);
 }
 
 #[test]

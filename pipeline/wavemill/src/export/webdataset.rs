@@ -9,7 +9,7 @@ use wavemill_schemas::columns::KEY_COLUMNS;
 use wavemill_schemas::manifest::FileEntry;
 
 use super::arrays;
-use super::content::{Content, Side};
+use super::content::{Content, ExportedSplit};
 use super::error::ExportError;
 use super::keys::{Keys, key_names, require_distinct};
 use super::output::OutFile;
@@ -19,7 +19,7 @@ use super::{Format, names, npy};
 /// Permissions of the members. Together with a time of 0 they make equal exports have equal bytes.
 const MODE: u32 = 0o644;
 
-/// Writes the tar files of all exported sides of the split into `folder`. Returns notes for users.
+/// Writes the tar files of all exported splits into `folder`. Returns notes for users.
 ///
 /// # Errors
 /// [`ExportError`] if rows cannot be read, a file cannot be written, or two fields of a sample would have one name.
@@ -31,10 +31,10 @@ pub(super) fn write(
     require_distinct(&fields(content), Format::Webdataset.name())?;
 
     let mut unlabelled = 0;
-    for side in &content.sides {
+    for split in &content.splits {
         let mut rows = 0;
-        for (number, file) in side.files.iter().enumerate() {
-            let mut shard = Shard::create(folder, side, number, rows)?;
+        for (number, file) in content.files(split).enumerate() {
+            let mut shard = Shard::create(folder, split, number, rows)?;
             shard.write(content, reader, file)?;
             rows = shard.rows;
             unlabelled += shard.unlabelled;
@@ -67,8 +67,8 @@ struct Shard {
     path: PathBuf,
     tar: tar::Builder<OutFile>,
     /// Start of the names of all samples. Contains no dot, because the name of a sample ends at its first dot.
-    side: String,
-    /// Number of the side's rows that are in this and earlier tar files.
+    split: String,
+    /// Number of the split's rows that are in this and earlier tar files.
     rows: u64,
     /// Number of rows of this tar file that have no class.
     unlabelled: u64,
@@ -77,15 +77,15 @@ struct Shard {
 impl Shard {
     fn create(
         folder: &Path,
-        side: &Side<'_>,
+        split: &ExportedSplit,
         number: usize,
         rows: u64,
     ) -> Result<Self, ExportError> {
-        let path = folder.join(format!("{}-{number:06}.tar", side.name));
+        let path = folder.join(format!("{}-{number:06}.tar", split.name));
         Ok(Self {
             tar: tar::Builder::new(OutFile::create(&path)?),
             path,
-            side: side.name.replace('.', "_"),
+            split: split.name.replace('.', "_"),
             rows,
             unlabelled: 0,
         })
@@ -141,7 +141,7 @@ impl Shard {
         header.set_mode(MODE);
         header.set_mtime(0);
 
-        let name = format!("{}-{:09}{extension}", self.side, self.rows);
+        let name = format!("{}-{:09}{extension}", self.split, self.rows);
         self.tar
             .append_data(&mut header, name, head.chain(body))
             .map_err(ExportError::io_at(&self.path, "write"))

@@ -118,8 +118,8 @@ pub(super) fn charts(answers: &Answers<'_>, profiles: &[Profile]) -> Result<Vec<
         let field = &profile.field;
         let name = field.name().as_str();
         // Targets have charts of their own.
-        let is_about_sides = COMMON.contains(&name) || name.starts_with("split_");
-        if is_about_sides || targets.contains(&name) || field.data_type().is_nested() {
+        let is_about_splits = COMMON.contains(&name) || name.starts_with("split_");
+        if is_about_splits || targets.contains(&name) || field.data_type().is_nested() {
             continue;
         }
 

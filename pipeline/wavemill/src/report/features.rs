@@ -49,7 +49,7 @@ pub(super) fn section(manifest: &Manifest) -> Section {
     let mut section = Section::new("Features");
     section.add_table(table);
     section.add_table(Table::of(
-        "Features of one value per frame, over the training side",
+        "Features of one value per frame, over the training split",
         single,
         &[
             ("feature", &|(name, _, _)| (*name).into()),
@@ -72,7 +72,7 @@ fn by_band(feature: &FeatureEntry, stats: &Stats) -> Chart {
     }
     Chart::new(
         format!("Values of {} by band", feature.name),
-        "Mean and standard deviation of the stored values over the training side.",
+        "Mean and standard deviation of the stored values over the training split.",
         Plot::Lines(Lines::new(band_name(feature), "stored value", vec![line])),
     )
 }

@@ -1,5 +1,5 @@
 //! Builds an HTML page about a version of a store: the rows that were kept and dropped, the contents, leaks between the
-//! sides of the split, example spectrograms, and how the version was made.
+//! splits, example spectrograms, and how the version was made.
 //!
 //! [`page`] builds the page with one function per section. Numbers come from the manifest if it contains them, and
 //! otherwise from SQL over small columns. Only a bounded number of tensors is read, and only a few clips from the archive
@@ -15,8 +15,8 @@ mod features;
 mod files;
 mod made;
 mod rejects;
-mod sides;
 mod spectrograms;
+mod splits;
 mod tracks;
 mod versions;
 
@@ -57,7 +57,7 @@ pub(crate) fn page(
         cleaning::section(subject.manifest),
         tracks::section(&answers, &profiles)?,
         columns::section(profiles),
-        sides::section(&answers)?,
+        splits::section(&answers)?,
         rejects::section(&answers)?,
         files::section(&answers)?,
         audio::section(&answers)?,

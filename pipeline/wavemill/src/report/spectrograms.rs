@@ -10,7 +10,7 @@ use arrow::error::ArrowError;
 use wavemill_pages::{Axis, Chart, HeatMap, Plot, Section, Sound, Table};
 use wavemill_schemas::manifest::{FeatureEntry, TargetEntry};
 use wavemill_schemas::rng::row_key;
-use wavemill_schemas::sides::side_meant;
+use wavemill_schemas::split::Split;
 use wavemill_source::Source;
 use wavemill_sql::SqlError;
 use wavemill_sql::tensor::{TensorColumn, TensorType};
@@ -18,7 +18,7 @@ use wavemill_sql::tensor::{TensorColumn, TensorType};
 use super::answers::Answers;
 use super::excerpts::{Excerpts, RowOrigin};
 use super::features::band_name;
-use super::sides::on_sides;
+use super::splits::in_splits;
 use crate::quote::{identifier, literal};
 
 /// Maximum number of rows that are read per class.
@@ -61,7 +61,7 @@ pub(super) fn section(
             continue;
         };
         let mean = mean_of(&of_class);
-        let note = format!("Mean of {} rows of the training side.", of_class.len());
+        let note = format!("Mean of {} rows of the training split.", of_class.len());
         let map = heat_map(feature, first, mean.clone());
         means.push(Chart::new(name, note, Plot::HeatMap(map)));
 
@@ -165,8 +165,8 @@ fn largest_classes(target: Option<&TargetEntry>) -> Vec<(Option<usize>, String)>
         return vec![(None, "all rows".to_owned())];
     };
 
-    let mut sides = target.counts.iter();
-    let training = sides.find(|(side, _)| side_meant(side) == Some("training"));
+    let mut splits = target.counts.iter();
+    let training = splits.find(|(split, _)| Split::meant(split) == Some(Split::Training));
     let mut order: Vec<usize> = (0..target.classes.len()).collect();
     order.sort_by_key(|&class| {
         let clips = training.and_then(|(_, counts)| counts.get(class));
@@ -184,7 +184,7 @@ fn largest_classes(target: Option<&TargetEntry>) -> Vec<(Option<usize>, String)>
 /// Rows to read, by clip and segment, with their class and origin.
 type PickedRows = BTreeMap<(String, u64), (Option<usize>, RowOrigin)>;
 
-/// Picks the rows of each class on the training side that have the smallest hashes.
+/// Picks the rows of each class in the training split that have the smallest hashes.
 fn pick(
     answers: &Answers<'_>,
     target: Option<&TargetEntry>,
@@ -192,7 +192,7 @@ fn pick(
 ) -> Result<PickedRows, SqlError> {
     let files = answers.subject.manifest.files.iter();
     let mut training: Vec<&str> = files.filter_map(|file| file.split.as_deref()).collect();
-    training.retain(|side| side_meant(side) == Some("training"));
+    training.retain(|split| Split::meant(split) == Some(Split::Training));
     training.dedup();
     let Some(table) = answers.rows_table().filter(|_| !training.is_empty()) else {
         return Ok(PickedRows::new());
@@ -207,7 +207,7 @@ fn pick(
     let query = format!(
         "SELECT clip_key, segment, offset_s, audio_blake3, {class} AS class FROM {table}
          WHERE variant = 1 AND {}",
-        on_sides(&training)
+        in_splits(&training)
     );
     answers.each(&query, |rows| {
         let segments = rows.counts("segment")?;

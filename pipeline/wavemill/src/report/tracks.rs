@@ -1,4 +1,4 @@
-//! Distribution of the tracks by class and side of the split, year, bit rate and length.
+//! Distribution of the tracks by class and split, year, bit rate and length.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use wavemill_sql::SqlError;
 use super::answers::Answers;
 use super::bins::{self, Values};
 use super::columns::{self, Profile};
-use super::sides;
+use super::splits;
 use crate::quote::identifier;
 
 /// Columns of the table `tracks` that contain a date, each with a description of the date.
@@ -46,17 +46,17 @@ pub(super) fn section(answers: &Answers<'_>, profiles: &[Profile]) -> Result<Sec
     Ok(section)
 }
 
-/// Returns a stacked bar chart of the clips in each class, with one part per side of the split.
+/// Returns a stacked bar chart of the clips in each class, with one part per split.
 fn by_class(target: &TargetEntry) -> Chart {
     let mut order: Vec<usize> = (0..target.classes.len()).collect();
     order.sort_by_key(|&class| std::cmp::Reverse(total(target, class)));
 
     let mut series = Vec::new();
-    for side in sides_in_order(&target.counts) {
-        let counts = &target.counts[side];
+    for split in splits_in_order(&target.counts) {
+        let counts = &target.counts[split];
         let values = order.iter();
         series.push(Series {
-            name: side.to_owned(),
+            name: split.to_owned(),
             values: values
                 .map(|&class| counts.get(class).copied().unwrap_or(0) as f64)
                 .collect(),
@@ -72,23 +72,23 @@ fn by_class(target: &TargetEntry) -> Chart {
         unit: String::new(),
     };
     Chart::new(
-        format!("Clips by {} and side", target.name),
+        format!("Clips by {} and split", target.name),
         format!("{n_classes} classes. Unlabelled clips are not counted."),
         Plot::Bars(bars),
     )
 }
 
-/// Returns the number of clips of a class on all sides of the split.
+/// Returns the number of clips of a class in all splits.
 fn total(target: &TargetEntry, class: usize) -> u64 {
-    let by_side = target.counts.values();
-    by_side.filter_map(|counts| counts.get(class)).sum()
+    let by_split = target.counts.values();
+    by_split.filter_map(|counts| counts.get(class)).sum()
 }
 
-/// Returns the sides of the split in the order training, validation, test, and then others by name.
-fn sides_in_order(counts: &BTreeMap<String, Vec<u64>>) -> Vec<&str> {
-    let mut sides: Vec<&str> = counts.keys().map(String::as_str).collect();
-    sides.sort_by_key(|side| sides::place(side));
-    sides
+/// Returns the splits in the order training, validation, test, and then others by name.
+fn splits_in_order(counts: &BTreeMap<String, Vec<u64>>) -> Vec<&str> {
+    let mut splits: Vec<&str> = counts.keys().map(String::as_str).collect();
+    splits.sort_by_key(|split| splits::place(split));
+    splits
 }
 
 fn by_year(answers: &Answers<'_>, column: &str, name: &str) -> Result<Option<Chart>, SqlError> {

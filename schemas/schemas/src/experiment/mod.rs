@@ -18,6 +18,7 @@ use crate::config::{Config, ShippedConfig, error_at};
 use crate::exit::PlainError;
 use crate::recipe::{Recipe, Source};
 use crate::settings;
+use crate::split::Split;
 
 /// Name of the variant that uses the recipe without changes.
 pub const BASE: &str = "base";
@@ -137,14 +138,11 @@ pub struct SweepSpec {
     pub search: toml::Table,
 }
 
-/// A split (validation or test) whose rows are not used to fit weights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Side {
-    /// The test split, which is scored once, at the end.
-    #[default]
+/// The splits that claims can be about: models are not scored on the rows that they learn from.
+#[derive(Deserialize)]
+#[serde(remote = "Split", rename_all = "snake_case")]
+enum ScoredSplit {
     Test,
-    /// The validation split, which is scored after each epoch, to select the best one.
     Validation,
 }
 
@@ -209,8 +207,8 @@ pub struct Claim {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Split on which the document scored: validation or test.
-    #[serde(default)]
-    pub side: Side,
+    #[serde(default = "test_split", deserialize_with = "ScoredSplit::deserialize")]
+    pub side: Split,
     /// Unit over which the document scored: tracks or segments.
     #[serde(default)]
     pub counted: Counted,
@@ -225,6 +223,10 @@ pub struct Claim {
 
 fn base() -> String {
     BASE.to_owned()
+}
+
+const fn test_split() -> Split {
+    Split::Test
 }
 
 /// One of the two splits under which every model is trained.

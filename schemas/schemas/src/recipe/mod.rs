@@ -214,10 +214,10 @@ impl SplitRule {
     /// Describes how the rule leaks test data into training; `None` for rules that do not leak.
     pub const fn leak(self) -> Option<&'static str> {
         match self {
-            Self::Stratified => Some("tracks of one artist or album fall on several sides"),
-            Self::Segment => Some("segments of one track fall on several sides"),
+            Self::Stratified => Some("tracks of one artist or album fall into several splits"),
+            Self::Segment => Some("segments of one track fall into several splits"),
             Self::SegmentStretched => {
-                Some("segments of one track and their stretched copies fall on several sides")
+                Some("segments of one track and their stretched copies fall into several splits")
             }
             Self::Official | Self::Artist | Self::Column => None,
         }

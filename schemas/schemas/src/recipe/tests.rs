@@ -199,7 +199,7 @@ fn an_edited_text_keeps_comments_and_marks_what_was_set() {
         .expect("valid set");
 
     assert!(
-        text.contains("seed = 7  # --set\n") && text.contains("# no artist on two sides"),
+        text.contains("seed = 7  # --set\n") && text.contains("# no artist in two splits"),
         "{text}"
     );
     assert_eq!(
@@ -260,7 +260,7 @@ fn warnings_cover_leaks_rounding_and_empty_filters() {
     assert_eq!(warnings(&[]), [] as [&str; 0]);
     assert_eq!(
         warnings(&["split.rule=stratified"]),
-        ["split.rule: leaky: tracks of one artist or album fall on several sides"]
+        ["split.rule: leaky: tracks of one artist or album fall into several splits"]
     );
 
     // librosa 0.11's filters.mel(sr=22050, n_fft=256, n_mels=128) has 20 rows of zeros.

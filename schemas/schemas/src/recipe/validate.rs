@@ -78,7 +78,7 @@ fn by_segment(recipe: &Recipe, faults: &mut Faults) {
     faults.unless(bounded || !rule.is_by_segment(), "split.rule", problem);
 
     // These rules assign rows instead of clips, so the rule must also determine the split of stretched copies.
-    let problem = "`segment` does not assign stretched copies to a side: `segment_stretched` assigns them to all sides \
+    let problem = "`segment` does not assign stretched copies to a split: `segment_stretched` assigns them to all splits \
                    (leaky), the other rules to training";
     faults.unless(
         rule != SplitRule::Segment || !is_stretched,
@@ -299,7 +299,7 @@ fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
 
     // The other split rules determine the split of every clip, including duplicates.
     let drawn = matches!(spec.rule, SplitRule::Stratified | SplitRule::Artist);
-    let problem = "only the rules stratified and artist can put duplicates on one side";
+    let problem = "only the rules stratified and artist can put duplicates into one split";
     faults.unless(
         drawn || spec.group_duplicates == GroupDuplicates::None,
         "split.group_duplicates",

@@ -8,7 +8,7 @@ mod state;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
-use wavemill_catalog::SideMove;
+use wavemill_catalog::SplitMove;
 
 pub use self::columns::{ColumnChange, column_changes};
 pub use self::state::State;
@@ -91,7 +91,7 @@ pub struct DataChanges {
     /// Tracks with another label of a target that exists in both states.
     pub relabelled: Listed<Relabelled>,
     /// Tracks that are in another split (training, validation or test).
-    pub moved: Listed<SideMove>,
+    pub moved: Listed<SplitMove>,
     /// Tracks whose file has different bytes that decode to the same audio.
     pub retagged: Listed<String>,
     /// Tracks whose file has different bytes, and not known to decode to the same audio.
@@ -135,10 +135,10 @@ impl DataChanges {
                 continue;
             };
             relabelled.extend(labels_that_differ(key, was, is));
-            if let (Some(from), Some(to)) = (&was.side, &is.side)
+            if let (Some(from), Some(to)) = (&was.split, &is.split)
                 && from != to
             {
-                moved.push(SideMove {
+                moved.push(SplitMove {
                     clip_key: key.clone(),
                     from: from.clone(),
                     to: to.clone(),

@@ -18,7 +18,7 @@ impl DataChanges {
         push_sentence(&mut words, &self.relabelled, "label", "changed");
         push_sentence(&mut words, &self.class_ids_added, "class id", "added");
         push_sentence(&mut words, &self.class_ids_changed, "class id", "changed");
-        push_sentence(&mut words, &self.moved, "track", "on another side");
+        push_sentence(&mut words, &self.moved, "track", "in another split");
         push_sentence(&mut words, &self.replaced, "file", "replaced");
         push_sentence(&mut words, &self.retagged, "file", "with other tags");
 

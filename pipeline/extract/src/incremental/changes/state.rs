@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::{Array, RecordBatch, StringViewArray};
 use parquet::errors::ParquetError;
-use wavemill_catalog::{ClassLists, side_column};
+use wavemill_catalog::{ClassLists, split_column};
 use wavemill_schemas::manifest::{FeatureEntry, Manifest, TargetEntry};
 use wavemill_schemas::recipe::Recipe;
 use wavemill_store::{Store, StoreError};
@@ -31,7 +31,7 @@ pub(super) struct Track {
     /// Labels by target; `None` if the track has no label.
     pub labels: BTreeMap<String, Option<String>>,
     /// Split of the track under the recipe's rule; `None` under the rule `segment`.
-    pub side: Option<String>,
+    pub split: Option<String>,
 }
 
 impl State {
@@ -43,7 +43,7 @@ impl State {
         let columns = columns(&manifest.recipe);
         let mut names: Vec<&str> = columns.labels.iter().map(|(_, column)| *column).collect();
         names.push("clip_key");
-        names.extend(columns.side);
+        names.extend(columns.split);
         let tracks = parent::read_table(store, manifest, "tracks", &names, |rows| {
             columns.tracks(rows, 0..rows.num_rows())
         })?;
@@ -84,8 +84,8 @@ impl State {
         let mut counts = Vec::new();
         for target in &self.targets {
             for (id, class) in target.classes.iter().enumerate() {
-                let by_side = target.counts.values();
-                let clips = by_side.filter_map(|counts| counts.get(id)).sum();
+                let by_split = target.counts.values();
+                let clips = by_split.filter_map(|counts| counts.get(id)).sum();
                 counts.push((target.name.as_str(), class.as_str(), clips));
             }
         }
@@ -110,7 +110,7 @@ fn feature_ids(features: &[FeatureEntry]) -> BTreeMap<String, String> {
 struct Columns<'r> {
     /// Pairs of target name and column name.
     labels: Vec<(&'r str, &'r str)>,
-    side: Option<&'static str>,
+    split: Option<&'static str>,
 }
 
 fn columns(recipe: &Recipe) -> Columns<'_> {
@@ -119,7 +119,7 @@ fn columns(recipe: &Recipe) -> Columns<'_> {
         labels: targets
             .map(|target| (target.name.as_str(), target.column.as_str()))
             .collect(),
-        side: side_column(recipe.split.rule),
+        split: split_column(recipe.split.rule),
     }
 }
 
@@ -130,7 +130,7 @@ impl Columns<'_> {
         rows: impl Iterator<Item = usize>,
     ) -> Result<BTreeMap<String, Track>, ParquetError> {
         let keys = parent::text(batch, "clip_key")?;
-        let side = match self.side {
+        let split = match self.split {
             Some(column) => Some(parent::text(batch, column)?),
             None => None,
         };
@@ -146,7 +146,7 @@ impl Columns<'_> {
                 labels: of_row
                     .map(|(target, column)| ((*target).to_owned(), text_at(column, row)))
                     .collect(),
-                side: side.as_ref().and_then(|column| text_at(column, row)),
+                split: split.as_ref().and_then(|column| text_at(column, row)),
             };
             tracks.insert(keys.value(row).to_owned(), track);
         }

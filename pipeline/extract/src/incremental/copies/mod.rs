@@ -4,7 +4,7 @@
 //! fingerprint of equal audio. A clip whose file cannot be used is a recording of its own; the run counts it as a reject.
 
 mod matching;
-pub(crate) mod sides;
+pub(crate) mod splits;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ mod table;
 
 use std::collections::HashMap;
 
-use wavemill_catalog::{ClassLists, side_column};
+use wavemill_catalog::{ClassLists, split_column};
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::recipe::Recipe;
 use wavemill_store::{Parent, Store, StoreError};
@@ -23,8 +23,8 @@ pub(crate) use self::inputs::{input_keys, inputs_of_shards, seen_of_shards};
 pub use self::rejects::rejects;
 pub use self::rows::files_of;
 pub(crate) use self::rows::{ClipRows, RowIndex, row_index};
-pub(crate) use self::sides::kept_sides;
-pub(crate) use self::sides_file::{GivenSides, read_sides, wrong_file};
+pub(crate) use self::sides::kept_splits;
+pub(crate) use self::sides_file::{GivenSplits, read_sides, wrong_file};
 pub use self::table::text;
 pub(crate) use self::table::{column_types, read_table};
 
@@ -35,21 +35,21 @@ use self::table::{ParentTable, text_column};
 ///
 /// # Errors
 /// [`StoreError::Needed`] if the version's table is lost or damaged.
-pub(crate) fn sides_of_clips(
+pub(crate) fn splits_of_clips(
     store: &Store,
     manifest: &Manifest,
 ) -> Result<Option<HashMap<String, String>>, StoreError> {
-    let Some(column) = side_column(manifest.recipe.split.rule) else {
+    let Some(column) = split_column(manifest.recipe.split.rule) else {
         return Ok(None);
     };
     let tracks = ParentTable::open(store, manifest, "tracks")?;
     let rows = tracks.read(&["clip_key", column])?;
     let keys = text_column(&tracks, &rows, "clip_key")?;
-    let sides = text_column(&tracks, &rows, column)?;
+    let splits = text_column(&tracks, &rows, column)?;
 
     let mut by_clip = HashMap::with_capacity(rows.num_rows());
-    for (key, side) in keys.iter().flatten().zip(sides.iter().flatten()) {
-        by_clip.insert(key.to_owned(), side.to_owned());
+    for (key, split) in keys.iter().flatten().zip(splits.iter().flatten()) {
+        by_clip.insert(key.to_owned(), split.to_owned());
     }
     Ok(Some(by_clip))
 }

@@ -1,9 +1,8 @@
 //! Reads the splits that the parent assigned under the two rules that keep splits.
 
-use arrow::array::StringViewArray;
-use wavemill_catalog::split::{GroupSides, KeptRule, KeptSides};
+use wavemill_catalog::split::{GroupSplits, KeptRule, KeptSplits};
 use wavemill_schemas::recipe::{Recipe, SplitSpec};
-use wavemill_schemas::sides::SIDES;
+use wavemill_schemas::split::Split;
 use wavemill_store::{Parent, Store, StoreError};
 
 use super::table::{ParentTable, general, text_column};
@@ -14,17 +13,17 @@ use super::table::{ParentTable, general, text_column};
 ///
 /// # Errors
 /// [`StoreError::Needed`] if the parent's table is lost or damaged.
-pub(crate) fn kept_sides(
+pub(crate) fn kept_splits(
     store: &Store,
     parent: &Parent,
     recipe: &Recipe,
-) -> Result<Option<KeptSides>, StoreError> {
+) -> Result<Option<KeptSplits>, StoreError> {
     let manifest = &parent.manifest;
     if !draw_alike(&manifest.recipe.split, &recipe.split) {
         return Ok(None);
     }
 
-    Ok(Some(stored_sides(store, parent)?))
+    Ok(Some(stored_splits(store, parent)?))
 }
 
 /// Reports whether everything that determines drawn splits, except the rows, is equal in two recipes.
@@ -34,32 +33,23 @@ fn draw_alike(was: &SplitSpec, now: &SplitSpec) -> bool {
         && was.group_duplicates == now.group_duplicates
 }
 
-fn stored_sides(store: &Store, parent: &Parent) -> Result<KeptSides, StoreError> {
+fn stored_splits(store: &Store, parent: &Parent) -> Result<KeptSplits, StoreError> {
     let table = ParentTable::open(store, &parent.manifest, "sides")?;
     let rows = table.read(&["rule", "group", "side"])?;
     let rules = text_column(&table, &rows, "rule")?;
     let groups = text_column(&table, &rows, "group")?;
-    let sides = text_column(&table, &rows, "side")?;
+    let splits = text_column(&table, &rows, "side")?;
 
-    let mut artist = Vec::new();
-    let mut stratified = Vec::new();
+    let invalid = |name: &str, what| table.needed(general(&format!("{name} is not a {what}")));
+    let mut by_rule = [Vec::new(), Vec::new()];
     for row in 0..rows.num_rows() {
-        let group = (groups.value(row).into(), side_at(&table, &sides, row)?);
-        match rules.value(row) {
-            rule if rule == KeptRule::Artist.name() => artist.push(group),
-            rule if rule == KeptRule::Stratified.name() => stratified.push(group),
-            other => return Err(table.needed(general(&format!("{other} is not a rule")))),
-        }
-    }
-    Ok(KeptSides {
-        artist: GroupSides::new(artist),
-        stratified: GroupSides::new(stratified),
-    })
-}
+        let name = splits.value(row);
+        let split = Split::named(name).ok_or_else(|| invalid(name, "split"))?;
 
-/// Returns the side in a row of the table, as an index into [`SIDES`].
-fn side_at(table: &ParentTable, sides: &StringViewArray, row: usize) -> Result<usize, StoreError> {
-    let name = sides.value(row);
-    let side = SIDES.iter().position(|side| *side == name);
-    side.ok_or_else(|| table.needed(general(&format!("{name} is not a side"))))
+        let name = rules.value(row);
+        let rule = KeptRule::ALL.iter().position(|rule| rule.name() == name);
+        let rule = rule.ok_or_else(|| invalid(name, "rule"))?;
+        by_rule[rule].push((groups.value(row).into(), split));
+    }
+    Ok(KeptSplits(by_rule.map(GroupSplits::new)))
 }

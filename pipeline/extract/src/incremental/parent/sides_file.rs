@@ -13,20 +13,18 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use wavemill_catalog::Recordings;
 use wavemill_catalog::split::{
-    GROUP_KINDS, GroupSides, KeptRule, KeptSides, artist_group, recording_group, track_group,
+    GROUP_KINDS, GroupSplits, KeptRule, KeptSplits, artist_group, recording_group, track_group,
 };
 use wavemill_schemas::canonical;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::exit::PlainError;
-use wavemill_schemas::sides::SIDES;
+use wavemill_schemas::split::Split;
 
 use super::table::{guarded, text};
 use crate::error::ExtractError;
 
 /// The first bytes of every Parquet file.
 const PARQUET_MAGIC: &[u8; 4] = b"PAR1";
-
-const RULES: [KeptRule; 2] = [KeptRule::Artist, KeptRule::Stratified];
 
 /// Position of a row in a file of sides.
 #[derive(Clone, Copy)]
@@ -46,21 +44,21 @@ impl fmt::Display for Place {
     }
 }
 
-/// Sides of the split (such as training) of groups, read from a file.
+/// Splits (such as training) of groups, read from a file.
 #[derive(Clone, Debug)]
-pub(crate) struct GivenSides {
-    /// The sides of groups, which are kept like those of an earlier version.
-    pub sides: KeptSides,
+pub(crate) struct GivenSplits {
+    /// The splits of groups, which are kept like those of an earlier version.
+    pub splits: KeptSplits,
     /// Hash of the file's content. Does not depend on the format of the file or the order of its rows.
     pub id: String,
 }
 
-impl GivenSides {
-    /// Reports whether the file assigns any track, artist or recording of `clips` to a side of the split.
+impl GivenSplits {
+    /// Reports whether the file assigns any track, artist or recording of `clips` to a split.
     pub(crate) fn name_any_of(&self, clips: &[ClipRow], recordings: &Recordings) -> bool {
         let is_given = |group: &str| {
-            let mut rules = RULES.iter();
-            rules.any(|rule| self.sides.by(*rule).side(group).is_some())
+            let mut by_rule = self.splits.0.iter();
+            by_rule.any(|splits| splits.split(group).is_some())
         };
         clips.iter().any(|clip| {
             let artist = clip.artist_id.map(artist_group);
@@ -72,14 +70,14 @@ impl GivenSides {
     }
 }
 
-/// Reads a file of sides. Without a column `rule`, each row applies to both rules, `artist` and `stratified`.
+/// Reads a file of splits. Without a column `rule`, each row applies to both rules, `artist` and `stratified`.
 ///
 /// # Errors
 /// An error that names the path, if the file or one of its rows cannot be used.
-pub(crate) fn read_sides(path: &Path) -> Result<GivenSides, ExtractError> {
+pub(crate) fn read_sides(path: &Path) -> Result<GivenSplits, ExtractError> {
     let mut rows = Rows {
         path,
-        sides: [Vec::new(), Vec::new()],
+        splits: [Vec::new(), Vec::new()],
         places: HashMap::new(),
     };
     let file = rows.open()?;
@@ -91,11 +89,16 @@ pub(crate) fn read_sides(path: &Path) -> Result<GivenSides, ExtractError> {
         return Err(wrong_file(path, "no rows in it: give the table `sides` of a store").into());
     }
 
-    let [artist, stratified] = rows.sides.map(GroupSides::new);
-    let all: [Vec<_>; 2] = [artist.iter().collect(), stratified.iter().collect()];
-    Ok(GivenSides {
-        id: canonical::id(&all)?,
-        sides: KeptSides { artist, stratified },
+    let by_rule = rows.splits.map(GroupSplits::new);
+    // The plan ids of existing stores contain the hash of the splits' numbers.
+    let numbered = by_rule.each_ref().map(|splits| {
+        let groups = splits.iter();
+        let groups = groups.map(|(group, split)| (group, split as usize));
+        groups.collect::<Vec<_>>()
+    });
+    Ok(GivenSplits {
+        id: canonical::id(&numbered)?,
+        splits: KeptSplits(by_rule),
     })
 }
 
@@ -104,11 +107,11 @@ enum OpenFile {
     Csv(File),
 }
 
-/// Rows of a file of sides that were read so far.
+/// Rows of a file of splits that were read so far.
 struct Rows<'p> {
     path: &'p Path,
-    /// Sides of groups under each rule, in the order of [`RULES`].
-    sides: [Vec<(Box<str>, usize)>; 2],
+    /// Splits of groups under each rule, in the order of [`KeptRule::ALL`].
+    splits: [Vec<(Box<str>, Split)>; 2],
     /// Position of each group in the file, by rule.
     places: HashMap<(usize, Box<str>), Place>,
 }
@@ -152,14 +155,14 @@ impl Rows<'_> {
         };
         let rule = column("rule")?;
         let group = column("group")?.ok_or_else(|| self.no_column("group"))?;
-        let side = column("side")?.ok_or_else(|| self.no_column("side"))?;
+        let split = column("side")?.ok_or_else(|| self.no_column("side"))?;
 
         for record in reader.into_records() {
             let record = record.map_err(failed)?;
             let place = Place::Line(record.position().map_or(0, csv::Position::line));
             // The CSV reader refuses records whose number of fields differs from the header's.
             let cell = |column: usize| record.get(column).unwrap_or_default();
-            self.add(place, rule.map(cell), cell(group), cell(side))?;
+            self.add(place, rule.map(cell), cell(group), cell(split))?;
         }
         Ok(())
     }
@@ -174,7 +177,7 @@ impl Rows<'_> {
         let mut n_rows = 0;
         for batch in batches.map_err(|source| not_parquet(path, source))? {
             let group = self.column(&batch, "group")?;
-            let side = self.column(&batch, "side")?;
+            let split = self.column(&batch, "side")?;
             let rule = match batch.column_by_name("rule") {
                 Some(_) => Some(self.column(&batch, "rule")?),
                 None => None,
@@ -183,8 +186,8 @@ impl Rows<'_> {
             for row in 0..batch.num_rows() {
                 n_rows += 1;
                 let rule = rule.as_ref().map(|rule| value(rule, row));
-                let (group, side) = (value(&group, row), value(&side, row));
-                self.add(Place::Row(n_rows), rule, group, side)?;
+                let (group, split) = (value(&group, row), value(&split, row));
+                self.add(Place::Row(n_rows), rule, group, split)?;
             }
         }
         Ok(())
@@ -215,12 +218,12 @@ impl Rows<'_> {
         place: Place,
         rule: Option<&str>,
         group: &str,
-        side: &str,
+        name: &str,
     ) -> Result<(), ExtractError> {
-        let Some(side_number) = SIDES.iter().position(|known| *known == side) else {
+        let Some(split) = Split::named(name) else {
             let message = format!(
-                "`{side}` is not a side: change it to {}, or remove the row",
-                SIDES.join(", ")
+                "`{name}` is not a split: change it to {}, or remove the row",
+                Split::ALL.map(Split::name).join(", ")
             );
             return Err(self.wrong(place, message));
         };
@@ -232,27 +235,28 @@ impl Rows<'_> {
             return Err(self.wrong(place, message));
         }
 
-        let named = RULES.iter().position(|known| Some(known.name()) == rule);
-        let rules = match (rule, named) {
-            (None, _) => 0..RULES.len(),
+        let rules = KeptRule::ALL.map(KeptRule::name);
+        let named = rules.iter().position(|known| Some(*known) == rule);
+        let numbers = match (rule, named) {
+            (None, _) => 0..rules.len(),
             (Some(_), Some(named)) => named..named + 1,
             (Some(rule), None) => {
                 let message = format!(
-                    "`{rule}` is not a rule that keeps sides: change it to {}, or remove the row",
-                    RULES.map(KeptRule::name).join(" or ")
+                    "`{rule}` is not a rule that keeps splits: change it to {}, or remove the row",
+                    rules.join(" or ")
                 );
                 return Err(self.wrong(place, message));
             }
         };
-        for rule in rules {
+        for rule in numbers {
             if let Some(first) = self.places.insert((rule, group.into()), place) {
                 let message = format!(
                     "group `{group}` of the rule `{}` already occurs in {first}: remove one of the two",
-                    RULES[rule].name()
+                    rules[rule]
                 );
                 return Err(self.wrong(place, message));
             }
-            self.sides[rule].push((group.into(), side_number));
+            self.splits[rule].push((group.into(), split));
         }
         Ok(())
     }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringViewArray};
 use serde_json::json;
+use wavemill_catalog::split::KeptRule;
 use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{Counts, Engine, FileEntry, Identity, Manifest};
 use wavemill_schemas::recipe::Recipe;
+use wavemill_schemas::split::Split;
 use wavemill_schemas::{FORMAT_VERSION, canonical};
 use wavemill_store::shards::write_table;
 
@@ -77,7 +79,7 @@ pub(super) fn latest(store: &Store) -> Parent {
 }
 
 #[test]
-fn sides_are_kept_by_a_recipe_that_draws_alike() {
+fn splits_are_kept_by_a_recipe_that_draws_alike() {
     let rows = RecordBatch::try_from_iter([
         (
             "rule",
@@ -95,13 +97,22 @@ fn sides_are_kept_by_a_recipe_that_draws_alike() {
     let store = store_with(folder.path(), drawn.clone(), vec![("sides", rows)]);
     let parent = latest(&store);
 
-    let kept = kept_sides(&store, &parent, &drawn).expect("readable sides");
+    let kept = kept_splits(&store, &parent, &drawn).expect("readable splits");
     let kept = kept.expect("sides");
-    assert_eq!(kept.artist.side("artist:7"), Some(2));
-    assert_eq!(kept.artist.side("track:a"), Some(2));
-    assert_eq!(kept.artist.iter().count(), 2);
-    assert_eq!(kept.stratified.side("track:a"), Some(0));
-    assert_eq!(kept.stratified.side("artist:7"), None);
+    assert_eq!(
+        kept.by(KeptRule::Artist).split("artist:7"),
+        Some(Split::Test)
+    );
+    assert_eq!(
+        kept.by(KeptRule::Artist).split("track:a"),
+        Some(Split::Test)
+    );
+    assert_eq!(kept.by(KeptRule::Artist).iter().count(), 2);
+    assert_eq!(
+        kept.by(KeptRule::Stratified).split("track:a"),
+        Some(Split::Training)
+    );
+    assert_eq!(kept.by(KeptRule::Stratified).split("artist:7"), None);
 
     // A recipe that draws splits differently keeps none of them. The split rule may be different.
     for other in [
@@ -110,11 +121,11 @@ fn sides_are_kept_by_a_recipe_that_draws_alike() {
         "rule='artist'\nseed=3\ngroup_duplicates=true",
     ] {
         let recipe = recipe(&format!("[split]\n{other}"));
-        let kept = kept_sides(&store, &parent, &recipe).expect("readable sides");
+        let kept = kept_splits(&store, &parent, &recipe).expect("readable splits");
         assert_eq!(kept, None, "{other}");
     }
     let stratified = recipe("[split]\nrule='stratified'\nseed=3");
-    let same = kept_sides(&store, &parent, &stratified).expect("readable sides");
+    let same = kept_splits(&store, &parent, &stratified).expect("readable splits");
     assert_eq!(same, Some(kept));
 }
 
@@ -126,7 +137,7 @@ fn damaged_required_table_is_named() {
     let store = store_with(folder.path(), recipe("[split]\nrule='artist'"), tables);
     let parent = latest(&store);
 
-    let error = sides_of_clips(&store, &parent.manifest).expect_err("no column of sides");
+    let error = splits_of_clips(&store, &parent.manifest).expect_err("no column of splits");
     let column = "split_artist";
     let cause = std::error::Error::source(&error).map(ToString::to_string);
     assert!(cause.is_some_and(|cause| cause.contains(column)), "{error}");
@@ -135,7 +146,7 @@ fn damaged_required_table_is_named() {
     let mut bytes = std::fs::read(&path).expect("the file");
     bytes[20] ^= 1;
     std::fs::write(&path, bytes).expect("room");
-    let error = sides_of_clips(&store, &parent.manifest).expect_err("another content");
+    let error = splits_of_clips(&store, &parent.manifest).expect_err("another content");
     assert!(matches!(error, StoreError::Needed { .. }), "{error}");
     assert!(error.to_string().contains("tracks.parquet"), "{error}");
 }

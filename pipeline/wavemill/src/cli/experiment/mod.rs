@@ -20,9 +20,8 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use wavemill_schemas::experiment::{
-    BASE, Claim, Counted, Experiment, ExperimentSource, SHIPPED, Side,
-};
+use wavemill_schemas::experiment::{BASE, Claim, Counted, Experiment, ExperimentSource, SHIPPED};
+use wavemill_schemas::split::Split;
 use wavemill_schemas::text::{shown, shown_lines};
 use wavemill_terminal::output::stdout;
 
@@ -231,7 +230,7 @@ fn format_claim(claim: &Claim) -> String {
     if claim.counted == Counted::Segments {
         words += ", per segment";
     }
-    if claim.side == Side::Validation {
+    if claim.side == Split::Validation {
         words += ", on validation";
     }
 

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use wavemill_catalog as catalog;
-use wavemill_extract::run::{Preview, SideLabels, require_space};
+use wavemill_extract::run::{Preview, SplitLabels, require_space};
 use wavemill_schemas::config;
 use wavemill_schemas::recipe::Dataset;
-use wavemill_schemas::sides::SIDES;
+use wavemill_schemas::split::Split;
 use wavemill_terminal::exit::UsageError;
 
 use super::data::FoundData;
@@ -65,7 +65,7 @@ impl ModelInputs {
 }
 
 /// Rejects stores and training runs for which the data is not sufficient: extractions that `extract` would refuse,
-/// missing columns, empty sides of a split, and too little disk space for all stores together. Without `models`, the
+/// missing columns, empty splits, and too little disk space for all stores together. Without `models`, the
 /// inputs of models are not checked.
 ///
 /// # Errors
@@ -139,7 +139,7 @@ impl StoreData<'_> {
                 return Some(message);
             }
         }
-        self.sides_problem(&config.data)
+        self.splits_problem(&config.data)
     }
 
     fn columns_problem(&self, data: &config::Data, model: &ModelInputs) -> Option<String> {
@@ -182,14 +182,14 @@ impl StoreData<'_> {
         feature.is_some_and(|feature| feature.is_vector())
     }
 
-    /// Returns a problem if a side of the split has no clip, or its clips lack the labels that the trainer requires.
-    fn sides_problem(&self, data: &config::Data) -> Option<String> {
+    /// Returns a problem if a split has no clip, or its clips lack the labels that the trainer requires.
+    fn splits_problem(&self, data: &config::Data) -> Option<String> {
         let labels = &self.preview.labels;
         let rule = match &data.split {
             Some(rule) => rule.as_str(),
             None => self.work.recipe.recipe.split.rule.name(),
         };
-        let Some(sides) = labels.get(rule) else {
+        let Some(splits) = labels.get(rule) else {
             let rules: Vec<&str> = labels.keys().map(String::as_str).collect();
             return Some(format!(
                 "data.split = {rule}: not a rule of the store {}, which will have {}",
@@ -198,13 +198,13 @@ impl StoreData<'_> {
             ));
         };
 
-        let mut empty = SIDES.to_vec();
-        empty.retain(|side| !sides.contains_key(*side));
+        let mut empty = Split::ALL.map(Split::name).to_vec();
+        empty.retain(|split| !splits.contains_key(*split));
         let problem = if empty.is_empty() {
-            self.labels_problem(data, sides)?
+            self.labels_problem(data, splits)?
         } else {
             format!(
-                "none of the {} clips planned for the store {} is on the side {}",
+                "none of the {} clips planned for the store {} is in the split {}",
                 self.preview.clips_planned,
                 self.work.name,
                 empty.join(", ")
@@ -216,12 +216,12 @@ impl StoreData<'_> {
         ))
     }
 
-    /// Returns a problem if a side of the split has too few classes. Training needs two classes of each target, and the
-    /// other sides need one, to compute a score.
+    /// Returns a problem if a split has too few classes. Training needs two classes of each target, and the
+    /// other splits need one, to compute a score.
     fn labels_problem(
         &self,
         data: &config::Data,
-        sides: &BTreeMap<String, SideLabels>,
+        splits: &BTreeMap<String, SplitLabels>,
     ) -> Option<String> {
         for (index, target) in self.work.recipe.recipe.targets.iter().enumerate() {
             // The trainer reads the first target if the configuration names none.
@@ -233,14 +233,14 @@ impl StoreData<'_> {
                 continue;
             }
 
-            for (side, needed) in SIDES.into_iter().zip([2, 1, 1]) {
-                let Some(found) = sides.get(side) else {
+            for (split, needed) in Split::ALL.map(Split::name).into_iter().zip([2, 1, 1]) {
+                let Some(found) = splits.get(split) else {
                     continue;
                 };
                 let classes = found.classes.get(index).map_or(0, BTreeMap::len);
                 if classes < needed {
                     return Some(format!(
-                        "the {} clips planned for the store {} on the side {side} have {classes} instead of at least {needed} \
+                        "the {} clips planned for the store {} in the split {split} have {classes} instead of at least {needed} \
                          classes of the target {}",
                         found.clips, self.work.name, target.name
                     ));

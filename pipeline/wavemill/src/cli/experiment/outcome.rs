@@ -2,8 +2,9 @@
 //! and under the recipe's split.
 
 use serde::Serialize;
-use wavemill_schemas::experiment::{Claim, ClaimMetric, Counted, Experiment, Side, SplitKind};
+use wavemill_schemas::experiment::{Claim, ClaimMetric, Counted, Experiment, SplitKind};
 use wavemill_schemas::manifest::TargetEntry;
+use wavemill_schemas::split::Split;
 use wavemill_scores::metrics::{Evaluation, Leaks, Level, Report};
 use wavemill_scores::result::RunResult;
 
@@ -51,7 +52,7 @@ pub(super) struct StoreOutcome {
     pub manifest_hash: String,
     /// Number of clips that have feature rows.
     pub clips: u64,
-    /// Classes of each target, and the number of clips of each class on every side of the split.
+    /// Classes of each target, and the number of clips of each class in every split.
     pub targets: Vec<TargetEntry>,
 }
 
@@ -98,11 +99,11 @@ pub(super) struct Figure {
     pub classes: u64,
 }
 
-/// The metric, the side of the split and the counted unit of the figure in a table's line.
+/// The metric, the split and the counted unit of the figure in a table's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Question {
     metric: ClaimMetric,
-    side: Side,
+    split: Split,
     counted: Counted,
 }
 
@@ -183,7 +184,7 @@ impl Outcome {
 
     fn table(&self, variant: &str, target: &str) -> ScoreTable {
         let mut cells = self.results.iter().filter(|cell| cell.variant == variant);
-        let first = cells.find_map(|cell| evaluation(&cell.result, Side::Test, Some(target)));
+        let first = cells.find_map(|cell| evaluation(&cell.result, Split::Test, Some(target)));
         let n_classes = first.map_or(0, |first| first.classes.len());
 
         let of_variant = self.results.iter().filter(|cell| cell.variant == variant);
@@ -197,7 +198,7 @@ impl Outcome {
                     .find(|claim| Question::from_claim(claim) == question);
                 let ours = |split| {
                     let cell = self.cell(variant, train, split)?;
-                    let found = evaluation(&cell.result, question.side, Some(target))?;
+                    let found = evaluation(&cell.result, question.split, Some(target))?;
                     figure(found, question)
                 };
                 lines.push(ScoreLine {
@@ -299,7 +300,7 @@ impl Outcome {
 
     fn leaks(&self, variant: &str, target: &str, split: SplitKind) -> Option<&Leaks> {
         let cell = self.first_cell(variant, split)?;
-        let found = evaluation(&cell.result, Side::Test, Some(target))?;
+        let found = evaluation(&cell.result, Split::Test, Some(target))?;
         Some(&found.leaks)
     }
 
@@ -335,7 +336,7 @@ pub(super) fn unique<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
 fn questions(claims: &[&Claim]) -> Vec<Question> {
     let always = [ClaimMetric::Accuracy, ClaimMetric::MacroF1].map(|metric| Question {
         metric,
-        side: Side::Test,
+        split: Split::Test,
         counted: Counted::Tracks,
     });
     let claimed = claims.iter().map(|claim| Question::from_claim(claim));
@@ -368,7 +369,7 @@ impl Question {
     const fn from_claim(claim: &Claim) -> Self {
         Self {
             metric: claim.metric,
-            side: claim.side,
+            split: claim.side,
             counted: claim.counted,
         }
     }
@@ -379,7 +380,7 @@ impl Question {
         if self.counted == Counted::Segments {
             name += ", segments";
         }
-        if self.side == Side::Validation {
+        if self.split == Split::Validation {
             name += ", validation";
         }
         name
@@ -400,15 +401,17 @@ pub(super) fn format_figure(figure: Option<Figure>) -> String {
     }
 }
 
-/// Returns the evaluation of a target on a side of the split; without a target, that of the first target.
+/// Returns the evaluation of a target on a split; without a target, that of the first target.
 fn evaluation<'a>(
     result: &'a RunResult,
-    side: Side,
+    split: Split,
     target: Option<&str>,
 ) -> Option<&'a Evaluation> {
-    let evaluations = match side {
-        Side::Test => &result.test,
-        Side::Validation => &result.validation,
+    let evaluations = match split {
+        Split::Test => &result.test,
+        Split::Validation => &result.validation,
+        // Models are not scored on the rows that they learn from.
+        Split::Training => return None,
     };
     match target {
         Some(target) => evaluations.iter().find(|found| found.target == target),
@@ -488,7 +491,7 @@ mod tests {
             predictions.push(&row).expect("sound");
         }
 
-        let leaks = Leaks::new(SplitRule::Column, wavemill_schemas::split::Split::Test, [], []);
+        let leaks = Leaks::new(SplitRule::Column, Split::Test, [], []);
         Evaluation::from_predictions(&predictions, 1, leaks).expect("labelled")
     }
 

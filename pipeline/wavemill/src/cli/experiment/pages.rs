@@ -296,7 +296,7 @@ fn runs(outcome: &Outcome) -> Option<Section> {
 }
 
 fn stores(outcome: &Outcome) -> Option<Section> {
-    let note = "The page of a store shows kept and dropped rows, classes, sides and rejects.";
+    let note = "The page of a store shows kept and dropped rows, classes, splits and rejects.";
     let head = ["store", "clips", "recipe changes", "plan"];
     let stores = outcome.stores.iter();
     let rows = stores.map(|store| {

@@ -21,7 +21,7 @@ use super::{CatalogJob, Table};
 const SEQUENCE: i64 = 1;
 /// Id of the first partition field, as Iceberg's own library numbers them.
 const PARTITION_ID: i32 = 1000;
-/// Name of the column with the side.
+/// Name of the column with the split.
 const SPLIT: &str = "split";
 
 /// Writes one folder per table. Returns the columns that have no type in Iceberg.
@@ -59,7 +59,7 @@ struct Columns {
     /// The names of each column in files.
     mapping: Vec<Json>,
     last_id: i32,
-    /// Id of the column `split`, if files have a side.
+    /// Id of the column `split`, if files have a split.
     split: Option<i32>,
     left_out: Vec<String>,
 }
@@ -184,8 +184,8 @@ impl TableFiles<'_> {
     ) -> Result<i64, ExportError> {
         let files = table.files.iter().map(|file| {
             let path = self.place.join(&file.path).display().to_string();
-            let split = file.split.clone().unwrap_or_else(|| "none".to_owned());
-            let side = columns
+            let split = file.split_name().to_owned();
+            let split = columns
                 .split
                 .map(|_| (SPLIT, nullable(Value::String(split))));
 
@@ -200,7 +200,7 @@ impl TableFiles<'_> {
                         ("content", Value::Int(0)),
                         ("file_path", Value::String(path)),
                         ("file_format", Value::String("PARQUET".to_owned())),
-                        ("partition", record(side)),
+                        ("partition", record(split)),
                         ("record_count", Value::Long(file.rows as i64)),
                         ("file_size_in_bytes", Value::Long(file.bytes as i64)),
                     ]),

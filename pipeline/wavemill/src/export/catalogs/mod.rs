@@ -1,7 +1,7 @@
 //! Catalogues of one version for other engines: table metadata that refers to the store's files, without copies of them.
 //!
-//! Files of features have no column with their side, which is part of their path (`split=training`). pyarrow, pandas and
-//! DataFusion could not read such files if they also had a column `split`. Catalogues state it as the value of a
+//! Files of features have no column with their split, which is part of their path (`split=training`). pyarrow, pandas
+//! and DataFusion could not read such files if they also had a column `split`. Catalogues state it as the value of a
 //! partition instead, and every engine then shows a column.
 
 mod ducklake;
@@ -67,7 +67,7 @@ pub(crate) struct TableReport {
 /// A table of the version.
 struct Table<'a> {
     name: String,
-    /// Columns, with `split` after those of the files if the files have a side.
+    /// Columns, with `split` after those of the files if the files have a split.
     schema: SchemaRef,
     files: Vec<&'a FileEntry>,
 }

@@ -1,6 +1,7 @@
-//! The format `huggingface`: a folder of Parquet files that `datasets.load_dataset` opens, with one split per side.
+//! The format `huggingface`: a folder of Parquet files that `datasets.load_dataset` opens, with one split per split of
+//! the store.
 //!
-//! If `datasets` opens a store directly, it merges sides or rejects the type of the tensors. In the export, each side
+//! If `datasets` opens a store directly, it merges splits or rejects the type of the tensors. In the export, each split
 //! is a split whose files are listed in the README, tensors are nested lists, and the metadata of each file contains
 //! the types as `datasets` would write them.
 
@@ -22,9 +23,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use wavemill_schemas::manifest::FileEntry;
 
 use self::columns::{Column, Kind};
-use self::readme::{Readme, SplitLine};
+use self::readme::Readme;
 use super::Job;
-use super::content::{Content, Side};
+use super::content::{Content, ExportedSplit};
 use super::error::ExportError;
 use super::keys::Classes;
 use super::output::OutFile;
@@ -37,7 +38,7 @@ const METADATA_KEY: &str = "huggingface";
 /// one at a time.
 const GROUP_BYTES: usize = 16 << 20;
 
-/// Writes all exported sides and the README below `folder`; returns notes for users of the files.
+/// Writes all exported splits and the README below `folder`; returns notes for users of the files.
 ///
 /// # Errors
 /// [`ExportError`] if rows cannot be read or a file cannot be written.
@@ -52,24 +53,25 @@ pub(super) fn write(
 
     let columns = columns::all_columns(content);
     let shards = Shards::new(content, reader, &columns, data);
-    let mut splits = Vec::new();
-    for side in &content.sides {
-        splits.push(shards.side(side)?);
+    let mut bytes = Vec::new();
+    for split in &content.splits {
+        bytes.push(shards.split(split)?);
     }
 
     let readme = Readme {
         job,
         content,
         columns: &columns,
-        splits: &splits,
+        bytes: &bytes,
     };
     let mut file = OutFile::create(&folder.join("README.md"))?;
     file.put(readme.text().as_bytes())?;
     file.finish()?;
 
-    let renamed = splits.iter().filter(|line| line.split != line.name);
+    let exported = content.splits.iter();
+    let renamed = exported.filter(|split| split.stored != split.name);
     Ok(renamed
-        .map(|line| format!("side {} is split {}", line.split, line.name))
+        .map(|split| format!("split {} is split {}", split.stored, split.name))
         .collect())
 }
 
@@ -117,22 +119,18 @@ impl<'a> Shards<'a> {
         }
     }
 
-    fn side(&self, side: &Side<'_>) -> Result<SplitLine, ExportError> {
-        let n_files = side.files.len();
+    /// Writes the files of a split and returns their total size in bytes.
+    fn split(&self, split: &ExportedSplit) -> Result<u64, ExportError> {
+        let n_files = self.content.files(split).count();
         let mut bytes = 0;
-        for (number, file) in side.files.iter().enumerate() {
-            let name = format!("{}-{number:05}-of-{n_files:05}.parquet", side.name);
+        for (number, file) in self.content.files(split).enumerate() {
+            let name = format!("{}-{number:05}-of-{n_files:05}.parquet", split.name);
             let path = self.folder.join(name);
             self.shard(file, &path)?;
             let metadata = fs::metadata(&path).map_err(ExportError::io_at(&path, "access"))?;
             bytes += metadata.len();
         }
-        Ok(SplitLine {
-            split: side.split.to_owned(),
-            name: side.name.clone(),
-            rows: side.rows,
-            bytes,
-        })
+        Ok(bytes)
     }
 
     fn shard(&self, file: &FileEntry, path: &Path) -> Result<(), ExportError> {

@@ -1,21 +1,8 @@
 //! The README of a dataset: a YAML header for `datasets`, and a description for users.
 
 use super::super::Job;
-use super::super::content::Content;
+use super::super::content::{Content, ExportedSplit};
 use super::columns::{Column, quoted};
-
-/// A split of the dataset.
-#[derive(Debug)]
-pub(super) struct SplitLine {
-    /// Name of the side in the store.
-    pub split: String,
-    /// Name of the split in the dataset.
-    pub name: String,
-    /// Number of rows in the split.
-    pub rows: u64,
-    /// Total size of the split's files in bytes.
-    pub bytes: u64,
-}
 
 /// The data from which the README is written.
 pub(super) struct Readme<'a> {
@@ -25,8 +12,8 @@ pub(super) struct Readme<'a> {
     pub content: &'a Content<'a>,
     /// Columns of the dataset, in the order of the files.
     pub columns: &'a [Column<'a>],
-    /// Splits of the dataset, in the order of the store's sides.
-    pub splits: &'a [SplitLine],
+    /// Total size of the files of each exported split, in bytes.
+    pub bytes: &'a [u64],
 }
 
 impl Readme<'_> {
@@ -37,10 +24,12 @@ impl Readme<'_> {
 
     fn header(&self) -> String {
         let mut text = String::from("configs:\n- config_name: default\n  data_files:\n");
-        for line in self.splits {
+        let splits = &self.content.splits;
+        for split in splits {
             // Split names are quoted, because YAML would not read a name such as `null` or `1` as a string.
-            text += &format!("  - split: {}\n", quoted(&line.name));
-            text += &format!("    path: {}\n", quoted(&format!("data/{}-*", line.name)));
+            text += &format!("  - split: {}\n", quoted(&split.name));
+            let files = format!("data/{}-*", split.name);
+            text += &format!("    path: {}\n", quoted(&files));
         }
 
         text += "dataset_info:\n  features:\n";
@@ -48,12 +37,12 @@ impl Readme<'_> {
             text += &column.yaml();
         }
         text += "  splits:\n";
-        for line in self.splits {
-            text += &format!("  - name: {}\n", quoted(&line.name));
-            text += &format!("    num_bytes: {}\n", line.bytes);
-            text += &format!("    num_examples: {}\n", line.rows);
+        for (split, bytes) in splits.iter().zip(self.bytes) {
+            text += &format!("  - name: {}\n", quoted(&split.name));
+            text += &format!("    num_bytes: {bytes}\n");
+            text += &format!("    num_examples: {}\n", split.rows);
         }
-        let bytes: u64 = self.splits.iter().map(|line| line.bytes).sum();
+        let bytes: u64 = self.bytes.iter().sum();
         text += &format!("  download_size: {bytes}\n  dataset_size: {bytes}\n");
         text
     }
@@ -71,9 +60,9 @@ impl Readme<'_> {
         text += "    from datasets import load_dataset\n";
         text += "    dataset = load_dataset(\"this folder\").with_format(\"numpy\")\n\n";
 
-        text += "| split | side in the store | rows |\n|---|---|---|\n";
-        for line in self.splits {
-            text += &format!("| `{}` | `{}` | {} |\n", line.name, line.split, line.rows);
+        text += "| split | split in the store | rows |\n|---|---|---|\n";
+        for ExportedSplit { stored, name, rows } in &self.content.splits {
+            text += &format!("| `{name}` | `{stored}` | {rows} |\n");
         }
         for (split, rows) in &self.content.left_out {
             text += &format!("| left out | `{split}` | {rows} |\n");

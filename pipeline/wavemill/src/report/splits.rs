@@ -1,7 +1,7 @@
-//! Sizes of the training, validation and test sides of the split, and items that occur on several sides.
+//! Sizes of the training, validation and test splits, and items that occur in several splits.
 
 use wavemill_pages::{Cell, Section, Table, count, fraction};
-use wavemill_schemas::sides::{SIDES, side_meant};
+use wavemill_schemas::split::Split;
 use wavemill_sql::SqlError;
 
 use super::answers::Answers;
@@ -10,10 +10,10 @@ use crate::quote::{identifier, literal};
 /// Name of the column with the hash of a clip's audio. Pictures have no such hash.
 const AUDIO_COLUMN: &str = "audio_blake3";
 
-/// Maximum number of pairs of sides per item, of which each side with another one makes two.
+/// Maximum number of pairs of splits per item, of which each split with another one makes two.
 const PAIRS_MAX: usize = 60;
 
-/// Columns whose values should not occur on two sides of the split, each with a plural noun for its values.
+/// Columns whose values should not occur in two splits, each with a plural noun for its values.
 const SHARED: [(&str, &str); 4] = [
     ("clip_key", "clips"),
     (AUDIO_COLUMN, "identical recordings"),
@@ -22,7 +22,7 @@ const SHARED: [(&str, &str); 4] = [
 ];
 
 pub(super) fn section(answers: &Answers<'_>) -> Result<Section, SqlError> {
-    let mut section = Section::new("Sides and data leakage");
+    let mut section = Section::new("Splits and data leakage");
     let Some(rows) = answers.rows_table() else {
         return Ok(section);
     };
@@ -30,15 +30,15 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, SqlError> {
     let spec = &answers.subject.manifest.recipe.split;
     section.add_text(format!(
         "The recipe splits the data by the rule “{}” with seed {}. A model that is tested on data it was trained on \
-         scores too high, so nothing should be both on the test side and on another side.",
+         scores too high, so nothing should be both in the test split and in another split.",
         spec.rule.name(),
         spec.seed
     ));
-    let sides = sides_of(answers, &rows)?;
-    section.add_table(sizes(&sides));
+    let splits = splits_of(answers, &rows)?;
+    section.add_table(sizes(&splits));
 
-    let compared = Compared::new(&sides);
-    if let Some(problem) = compared.problem(&sides) {
+    let compared = Compared::new(&splits);
+    if let Some(problem) = compared.problem(&splits) {
         section.add_warning(problem);
     }
 
@@ -60,8 +60,8 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, SqlError> {
     }
 
     let mut pairs = Table::new(
-        "Clips that share an item with another side",
-        &["item", "side", "clips", "other side"],
+        "Clips that share an item with another split",
+        &["item", "split", "clips", "other split"],
     );
     let mut leaking = Vec::new();
     for leak in &mut found {
@@ -72,7 +72,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, SqlError> {
     }
     if !leaking.is_empty() {
         section.add_warning(format!(
-            "Some of the {} test clips overlap with the training side: {}. This makes scores on the test side too high.",
+            "Some of the {} test clips overlap with the training split: {}. This makes scores on the test split too high.",
             count(compared.test_clips),
             leaking.join(", ")
         ));
@@ -80,13 +80,13 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, SqlError> {
 
     let share = |clips| Cell::Measure(fraction(clips, compared.test_clips));
     section.add_table(Table::of(
-        "Overlap between sides",
+        "Overlap between splits",
         found,
         &[
             ("item", &|of| of.what.into()),
             ("distinct values", &|of| of.known.into()),
-            // If no value is known, or there is no test side, nothing was compared, and 0 would be a false claim.
-            ("on several sides", &|of| {
+            // If no value is known, or there is no test split, nothing was compared, and 0 would be a false claim.
+            ("in several splits", &|of| {
                 (of.known > 0).then_some(of.on_several).into()
             }),
             ("test clips affected", &|of| of.test_clips.into()),
@@ -99,16 +99,16 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, SqlError> {
     Ok(section)
 }
 
-/// Sizes of one side of the split in a version.
-struct SideSize {
+/// Sizes of one split in a version.
+struct SplitSize {
     name: String,
     clips: u64,
     rows: u64,
     artists: u64,
 }
 
-/// Returns the sides of the split with their sizes, in the order training, validation, test, others.
-fn sides_of(answers: &Answers<'_>, rows: &str) -> Result<Vec<SideSize>, SqlError> {
+/// Returns the splits with their sizes, in the order training, validation, test, others.
+fn splits_of(answers: &Answers<'_>, rows: &str) -> Result<Vec<SplitSize>, SqlError> {
     let answer = answers.ask(&format!(
         "SELECT split, count(DISTINCT clip_key) AS clips, count(*) AS n, count(DISTINCT artist_id) AS artists
          FROM {rows} GROUP BY split ORDER BY split"
@@ -118,98 +118,99 @@ fn sides_of(answers: &Answers<'_>, rows: &str) -> Result<Vec<SideSize>, SqlError
     let rows = answer.counts("n")?;
     let artists = answer.counts("artists")?;
 
-    let mut sides = Vec::with_capacity(names.len());
+    let mut splits = Vec::with_capacity(names.len());
     for (index, name) in names.into_iter().enumerate() {
-        sides.push(SideSize {
+        splits.push(SplitSize {
             name: name.unwrap_or_default(),
             clips: clips[index],
             rows: rows[index],
             artists: artists[index],
         });
     }
-    sides.sort_by_key(|side| place(&side.name));
-    Ok(sides)
+    splits.sort_by_key(|split| place(&split.name));
+    Ok(splits)
 }
 
-/// Returns the position of a side of the split in tables and charts: training, validation, test, and then any other.
-pub(super) fn place(side: &str) -> usize {
-    let places = SIDES
-        .iter()
-        .position(|known| side_meant(side) == Some(*known));
-    places.unwrap_or(SIDES.len())
+/// Returns the position of a split in tables and charts: training, validation, test, and then any other.
+pub(super) fn place(split: &str) -> usize {
+    Split::meant(split).map_or(Split::ALL.len(), |split| split as usize)
 }
 
-/// Builds a table with the numbers of clips, rows and artists on each side of the split.
-fn sizes(sides: &[SideSize]) -> Table {
-    let all: u64 = sides.iter().map(|side| side.clips).sum();
+/// Builds a table with the numbers of clips, rows and artists in each split.
+fn sizes(splits: &[SplitSize]) -> Table {
+    let all: u64 = splits.iter().map(|split| split.clips).sum();
     Table::of(
-        "Sides",
-        sides,
+        "Splits",
+        splits,
         &[
-            ("side", &|side| side.name.as_str().into()),
-            ("clips", &|side| side.clips.into()),
-            ("share", &|side| Cell::Measure(fraction(side.clips, all))),
-            ("rows", &|side| side.rows.into()),
-            ("artists", &|side| side.artists.into()),
+            ("split", &|split| split.name.as_str().into()),
+            ("clips", &|split| split.clips.into()),
+            ("share", &|split| Cell::Measure(fraction(split.clips, all))),
+            ("rows", &|split| split.rows.into()),
+            ("artists", &|split| split.artists.into()),
         ],
     )
 }
 
-/// The sides of the split that are compared for leaks.
+/// The splits that are compared for leaks.
 struct Compared<'a> {
     training: Vec<&'a str>,
     test: Vec<&'a str>,
-    /// Number of clips on the test sides of the split.
+    /// Number of clips in the test splits.
     test_clips: u64,
 }
 
 impl<'a> Compared<'a> {
-    fn new(sides: &'a [SideSize]) -> Self {
+    fn new(splits: &'a [SplitSize]) -> Self {
         let meant = |wanted| {
-            let sides = sides.iter();
-            sides.filter(move |side| side_meant(&side.name) == Some(wanted))
+            let splits = splits.iter();
+            splits.filter(move |split| Split::meant(&split.name) == Some(wanted))
         };
         Self {
-            training: meant("training").map(|side| side.name.as_str()).collect(),
-            test: meant("test").map(|side| side.name.as_str()).collect(),
-            test_clips: meant("test").map(|side| side.clips).sum(),
+            training: meant(Split::Training)
+                .map(|split| split.name.as_str())
+                .collect(),
+            test: meant(Split::Test)
+                .map(|split| split.name.as_str())
+                .collect(),
+            test_clips: meant(Split::Test).map(|split| split.clips).sum(),
         }
     }
 
-    /// Explains why no leaks between sides can be computed. Returns `None` if they can be computed.
-    fn problem(&self, sides: &[SideSize]) -> Option<String> {
+    /// Explains why no leaks between splits can be computed. Returns `None` if they can be computed.
+    fn problem(&self, splits: &[SplitSize]) -> Option<String> {
         let missing = match (self.training.is_empty(), self.test.is_empty()) {
             (false, false) => return None,
             (true, false) => "training",
             (false, true) => "test",
             (true, true) => "training and no test",
         };
-        let names: Vec<&str> = sides.iter().map(|side| side.name.as_str()).collect();
+        let names: Vec<&str> = splits.iter().map(|split| split.name.as_str()).collect();
         Some(format!(
-            "There is no {missing} side, so leakage into the test side cannot be measured. The sides are named {}. A training \
-             side must be named training or train, and a test side test or eval.",
+            "There is no {missing} split, so leakage into the test split cannot be measured. The splits are named {}. A training \
+             split must be named training or train, and a test split test or eval.",
             names.join(", ")
         ))
     }
 }
 
-/// Returns the SQL condition that a row is on one of the sides `names`, which must not be empty.
-pub(super) fn on_sides(names: &[&str]) -> String {
+/// Returns the SQL condition that a row is in one of the splits `names`, which must not be empty.
+pub(super) fn in_splits(names: &[&str]) -> String {
     let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
     format!("split IN ({})", names.join(", "))
 }
 
-/// Overlap of the sides of the split in the values of one column.
+/// Overlap of the splits in the values of one column.
 struct Leak {
     /// Plural noun for the values.
     what: &'static str,
     /// Number of distinct values in the column.
     known: u64,
-    /// Number of values that occur on more than one side of the split.
+    /// Number of values that occur in more than one split.
     on_several: u64,
-    /// Number of clips on the test side whose value also occurs on the training side. `None` if nothing was compared.
+    /// Number of clips in the test split whose value also occurs in the training split. `None` if nothing was compared.
     test_clips: Option<u64>,
-    /// Rows of a table: sides with the number of their clips that share a value with another side, and that side.
+    /// Rows of a table: splits with the number of their clips that share a value with another split, and that split.
     pairs: Vec<Vec<Cell>>,
 }
 
@@ -222,10 +223,10 @@ impl Leak {
         compared: &Compared<'_>,
     ) -> Result<Self, SqlError> {
         let column = identifier(column);
-        // Rows whose split is `none` belong to no side and are not compared.
+        // Rows whose split is `none` belong to no split and are not compared.
         let answer = answers.ask(&format!(
-            "SELECT count(*) AS known, count(*) FILTER (WHERE sides > 1) AS on_several FROM
-             (SELECT count(DISTINCT split) AS sides FROM {rows}
+            "SELECT count(*) AS known, count(*) FILTER (WHERE splits > 1) AS on_several FROM
+             (SELECT count(DISTINCT split) AS splits FROM {rows}
               WHERE {column} IS NOT NULL AND split <> 'none' GROUP BY {column})"
         ))?;
 
@@ -235,8 +236,8 @@ impl Leak {
             let query = format!(
                 "SELECT count(DISTINCT clip_key) AS n FROM {rows} WHERE {} AND {column} IN
                  (SELECT {column} FROM {rows} WHERE {} AND {column} IS NOT NULL)",
-                on_sides(&compared.test),
-                on_sides(&compared.training)
+                in_splits(&compared.test),
+                in_splits(&compared.training)
             );
             Some(answers.ask(&query)?.count("n")?)
         } else {
@@ -244,7 +245,7 @@ impl Leak {
         };
 
         let pairs = answers.table(&format!(
-            "SELECT {} AS item, f.split AS side, count(DISTINCT f.clip_key) AS clips, o.split AS \"other side\"
+            "SELECT {} AS item, f.split AS one, count(DISTINCT f.clip_key) AS clips, o.split AS other
              FROM {rows} f JOIN (SELECT DISTINCT {column}, split FROM {rows}) o ON o.{column} = f.{column}
              WHERE f.split <> o.split AND f.split <> 'none' AND o.split <> 'none'
              GROUP BY f.split, o.split ORDER BY f.split, o.split LIMIT {PAIRS_MAX}",
