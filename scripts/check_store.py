@@ -511,7 +511,7 @@ def check_variant(variant, split, where, manifest, faults):
     if variant != 1.0 and variant not in factors:
         faults.add(where, f"variant is {variant}, neither 1.0 nor a factor of the recipe")
     elif variant != 1.0 and split != "training" and recipe.get("split", {}).get("rule") != "segment_stretched":
-        faults.add(where, f"variant is {variant} on the side {split}, but copies belong to training")
+        faults.add(where, f"variant is {variant} in the split {split}, but copies belong to training")
 
 
 def check_tensor(values, shape, where, feature, faults):
@@ -530,7 +530,7 @@ def check_tensor(values, shape, where, feature, faults):
 
 
 def count_clip(row, split, manifest, told):
-    """Counts a clip at its first row in a file. Under the rules by segment it is counted on each side."""
+    """Counts a clip at its first row in a file. Under the rules by segment it is counted in each split."""
     told.splits[row["clip_key"]].add(split)
     for target in manifest["targets"]:
         label = row[target["name"]]
@@ -633,7 +633,7 @@ def check_rejects(manifest, told, faults):
 
 
 def check_splits(manifest, told, faults):
-    """Checks that each clip is on its side in `tracks`; only under the rules by segment it may be on several sides."""
+    """Checks that each clip is in its split in `tracks`; only under the rules by segment it may be in several splits."""
     rule = manifest["recipe"].get("split", {}).get("rule", "artist")
     if rule not in RULES_BY_SEGMENT:
         for clip, splits in told.splits.items():
@@ -644,16 +644,16 @@ def check_splits(manifest, told, faults):
     tracks = told.tables["tracks"]
     if rule not in RULES_OF_TRACKS or column not in tracks.column_names:
         return
-    sides = dict(zip(tracks["clip_key"].to_pylist(), tracks[column].to_pylist()))
+    placed = dict(zip(tracks["clip_key"].to_pylist(), tracks[column].to_pylist()))
     for clip, splits in told.splits.items():
-        if clip not in sides:
+        if clip not in placed:
             faults.add("tracks", f"no row for {clip}, which has feature rows")
-        elif splits != {sides[clip] or "none"}:
-            faults.add("tracks", f"{column} of {clip} is {sides[clip]}, but its rows are in {', '.join(splits)}")
+        elif splits != {placed[clip] or "none"}:
+            faults.add("tracks", f"{column} of {clip} is {placed[clip]}, but its rows are in {', '.join(splits)}")
 
 
 def check_sides(told, faults):
-    """Checks that every group has one side per rule, and that the tracks and artists of `tracks` are on these sides."""
+    """Checks that every group has one split per rule, and that the tracks and artists of `tracks` are in these splits."""
     if "sides" not in told.tables:
         faults.add("sides", "the manifest has no such table")
         return
@@ -667,7 +667,7 @@ def check_sides(told, faults):
         elif name < previous:
             faults.add("sides", f"{shown(name)} is not in order")
         if row["rule"] not in KEPT_RULES or row["side"] not in SPLITS:
-            faults.add("sides", f"{shown(row)} has an unknown rule or side")
+            faults.add("sides", f"{shown(row)} has an unknown rule or split")
         sides[name] = row["side"]
         previous = name
 
@@ -681,7 +681,7 @@ def check_sides(told, faults):
             for group in groups:
                 if sides.get((rule, group)) != row[column]:
                     said = f"{column} of {row['clip_key']} is {row[column]}"
-                    faults.add("sides", f"{said}, but the side of {group} under {rule} is {sides.get((rule, group))}")
+                    faults.add("sides", f"{said}, but the split of {group} under {rule} is {sides.get((rule, group))}")
 
 
 def check_inputs(told, faults):

@@ -174,21 +174,21 @@ def manifest_of(store):
 
 
 def probe(store, predictions, decay):
-    """Compare the probabilities of rows of the test side."""
+    """Compare the probabilities of rows of the test split."""
     import pyarrow.parquet as parquet
     from sklearn.linear_model import LogisticRegression
 
     manifest = manifest_of(store)
     feature = next(entry["name"] for entry in manifest["features"] if entry["dim_names"] == ["value"])
-    sides = {"training": [], "test": []}
+    splits = {"training": [], "test": []}
     for file in manifest["files"]:
-        if file.get("feature") == feature and file["split"] in sides:
-            sides[file["split"]] += parquet.read_table(store / file["path"]).to_pylist()
+        if file.get("feature") == feature and file["split"] in splits:
+            splits[file["split"]] += parquet.read_table(store / file["path"]).to_pylist()
 
     def columns(rows):
         return np.stack([np.frombuffer(row[feature], "<f4").astype(np.float64) for row in rows])
 
-    known = columns(sides["training"])
+    known = columns(splits["training"])
     mean, deviation = known.mean(0), known.std(0)
 
     def inputs(rows):
@@ -196,12 +196,12 @@ def probe(store, predictions, decay):
         scaled = (columns(rows) - mean) / deviation
         return np.hstack([scaled, np.ones((len(rows), 1))])
 
-    labels = [row["genre"] for row in sides["training"]]
+    labels = [row["genre"] for row in splits["training"]]
     # scikit-learn minimizes C times the sum of the losses, and the trainer the mean loss with the decay.
     model = LogisticRegression(C=1 / (len(labels) * decay), fit_intercept=False, tol=1e-10, max_iter=10_000)
-    model.fit(inputs(sides["training"]), labels)
+    model.fit(inputs(splits["training"]), labels)
 
-    wanted = dict(zip([row["clip_key"] for row in sides["test"]], model.predict_proba(inputs(sides["test"]))))
+    wanted = dict(zip([row["clip_key"] for row in splits["test"]], model.predict_proba(inputs(splits["test"]))))
     rows = parquet.read_table(predictions).to_pylist()
     largest = 0.0
     for row in rows:

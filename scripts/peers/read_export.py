@@ -10,7 +10,7 @@ sounds: a folder written with --format wav from mel bands in dB with ref "max", 
 first sounds must be as close to the stored one as that of librosa's own mel_to_audio, within a margin.
 datasets: a folder written with --format huggingface and read by `datasets`.
 webdataset: a folder written with --format webdataset and read by `webdataset`.
-Rows, values, class names and sides must equal those that pyarrow reads from the store's files. Prints a summary of the
+Rows, values, class names and splits must equal those that pyarrow reads from the store's files. Prints a summary of the
 comparisons as JSON; on a difference, prints one line and exits with 1.
 """
 
@@ -40,7 +40,7 @@ def same(what, got, wanted):
 
 
 class Store:
-    """Reads the rows of one feature of a store's latest version, by side."""
+    """Reads the rows of one feature of a store's latest version, by split."""
 
     def __init__(self, path, feature):
         names = sorted(os.listdir(f"{path}/_wavemill/versions"))
@@ -49,11 +49,11 @@ class Store:
         self.feature = next(entry for entry in manifest["features"] if entry["name"] == feature)
         self.spec = next(spec for spec in manifest["recipe"]["features"] if spec["name"] == feature)
         self.classes = {target["name"]: target["classes"] for target in manifest["targets"]}
-        self.sides = {}
+        self.splits = {}
         for file in manifest["files"]:
             if file.get("feature") == feature and file["split"] != "none":
                 rows = pq.read_table(os.path.join(path, file["path"]), partitioning=None).to_pylist()
-                self.sides.setdefault(file["split"], []).extend(rows)
+                self.splits.setdefault(file["split"], []).extend(rows)
 
     def tensor(self, row):
         shape = row.get(self.feature["name"] + "_shape", self.feature["shape"])
@@ -82,20 +82,20 @@ def same_keys(what, line, row, classes):
         same(f"{what}: {target}_id", line[f"{target}_id"], "" if id_ is None else str(id_))
 
 
-def lines_of(folder, side):
-    with open(f"{folder}/{side}.csv", newline="", encoding="utf-8") as file:
+def lines_of(folder, split):
+    with open(f"{folder}/{split}.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def read_npy(store, folder):
-    for side, rows in store.sides.items():
-        lines = lines_of(folder, side)
-        same(f"npy: lines of {side}", len(lines), len(rows))
+    for split, rows in store.splits.items():
+        lines = lines_of(folder, split)
+        same(f"npy: lines of {split}", len(lines), len(rows))
         if "file" not in lines[0]:
-            array = np.load(f"{folder}/{side}.npy", mmap_mode="r", allow_pickle=False)
-            same(f"npy: rows of {side}", len(array), len(rows))
+            array = np.load(f"{folder}/{split}.npy", mmap_mode="r", allow_pickle=False)
+            same(f"npy: rows of {split}", len(array), len(rows))
         for number, (line, row) in enumerate(zip(lines, rows)):
-            what = f"npy: row {number} of {side}"
+            what = f"npy: row {number} of {split}"
             same_keys(what, line, row, store.classes)
             values = np.load(f"{folder}/{line['file']}") if "file" in line else array[number]
             same_values(what, values, store.tensor(row))
@@ -116,10 +116,10 @@ def read_png(store, folder, is_unit):
     except ImportError:
         return 0
     n = 0
-    for side, rows in store.sides.items():
-        lines = lines_of(folder, side)
-        same(f"png: lines of {side}", len(lines), len(rows))
-        same(f"png: names of {side}", len({line["file"] for line in lines}), len(rows))
+    for split, rows in store.splits.items():
+        lines = lines_of(folder, split)
+        same(f"png: lines of {split}", len(lines), len(rows))
+        same(f"png: names of {split}", len({line["file"] for line in lines}), len(rows))
         for line, row in zip(lines, rows):
             same_keys(line["file"], line, row, store.classes)
             picture = np.asarray(Image.open(f"{folder}/{line['file']}"))
@@ -146,9 +146,9 @@ def read_sounds(store, folder):
         return float(np.abs(found[:, :frames] - wanted[:, :frames]).mean())
 
     n, compared = 0, []
-    for side, rows in store.sides.items():
-        lines = lines_of(folder, side)
-        same(f"wav: lines of {side}", len(lines), len(rows))
+    for split, rows in store.splits.items():
+        lines = lines_of(folder, split)
+        same(f"wav: lines of {split}", len(lines), len(rows))
         for line, row in zip(lines, rows):
             same_keys(line["file"], line, row, store.classes)
             samples, found_rate = soundfile.read(f"{folder}/{line['file']}", dtype="float32")
@@ -166,32 +166,32 @@ def read_sounds(store, folder):
             compared.append(pair)
             if not pair[0] <= pair[1] + SOUND_MARGIN_DB:
                 sys.exit(f"{line['file']}: {pair[0]:.3f} dB from the stored bands, but {pair[1]:.3f} dB for librosa")
-    return {"rows": sum(map(len, store.sides.values())), "sounds": n, "ours_and_librosas_db": compared}
+    return {"rows": sum(map(len, store.splits.values())), "sounds": n, "ours_and_librosas_db": compared}
 
 
 def read_arrays(store, npy, png):
     read_npy(store, npy)
     is_unit = store.feature["name"] == "log_mel"
     pictures = read_png(store, png, is_unit)
-    return {"rows": sum(map(len, store.sides.values())), "pictures": pictures}
+    return {"rows": sum(map(len, store.splits.values())), "pictures": pictures}
 
 
 def read_webdataset(store, folder):
     import webdataset
 
     target = next(iter(store.classes))
-    for side, rows in store.sides.items():
-        tars = sorted(glob.glob(f"{folder}/{side}-*.tar"))
+    for split, rows in store.splits.items():
+        tars = sorted(glob.glob(f"{folder}/{split}-*.tar"))
         samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode())
-        same(f"samples of {side}", len(samples), len(rows))
-        same(f"keys of {side}", len({sample["__key__"] for sample in samples}), len(rows))
+        same(f"samples of {split}", len(samples), len(rows))
+        same(f"keys of {split}", len({sample["__key__"] for sample in samples}), len(rows))
         for sample, row in zip(samples, rows):
             what = sample["__key__"]
             line = {name: "" if value is None else str(value) for name, value in sample["json"].items()}
             same_keys(what, line, row, store.classes)
             same(f"{what}: cls", sample.get("cls"), row[target])
             same_values(what, sample["npy"], store.tensor(row))
-    return {"rows": sum(map(len, store.sides.values()))}
+    return {"rows": sum(map(len, store.splits.values()))}
 
 
 def read_datasets(store, folder):
@@ -200,24 +200,24 @@ def read_datasets(store, folder):
 
     with tempfile.TemporaryDirectory() as cache:
         found = datasets.load_dataset(folder, cache_dir=cache)
-        same("splits", list(found), [SPLITS.get(side, side) for side in store.sides])
+        same("splits", list(found), [SPLITS.get(split, split) for split in store.splits])
         name = store.feature["name"]
-        for side, rows in store.sides.items():
-            split = found[SPLITS.get(side, side)]
-            same(f"rows of {side}", split.num_rows, len(rows))
+        for split, rows in store.splits.items():
+            loaded = found[SPLITS.get(split, split)]
+            same(f"rows of {split}", loaded.num_rows, len(rows))
             columns = [column for column in rows[0] if column not in (name, f"{name}_shape")]
-            same(f"columns of {side}", split.column_names, [*columns, name])
+            same(f"columns of {split}", loaded.column_names, [*columns, name])
             for target, names in store.classes.items():
-                same(f"classes of {target}", split.features[target].names, names)
-            plain = split.select_columns(columns).to_list()
+                same(f"classes of {target}", loaded.features[target].names, names)
+            plain = loaded.select_columns(columns).to_list()
             for number, (mine, theirs) in enumerate(zip(plain, rows)):
-                same(f"row {number} of {side}", mine, {column: theirs[column] for column in columns})
-            for number, row in enumerate(split.select_columns([name]).with_format("numpy")):
+                same(f"row {number} of {split}", mine, {column: theirs[column] for column in columns})
+            for number, row in enumerate(loaded.select_columns([name]).with_format("numpy")):
                 # This format returns f32 for f16, and int64 for bytes; both are exact.
                 values = row[name]
-                same_values(f"row {number} of {side}", values, store.tensor(rows[number]).astype(values.dtype))
+                same_values(f"row {number} of {split}", values, store.tensor(rows[number]).astype(values.dtype))
         features = str(found[next(iter(found))].features[name])
-    return {"rows": sum(map(len, store.sides.values())), "datasets": datasets.__version__, "feature": features}
+    return {"rows": sum(map(len, store.splits.values())), "datasets": datasets.__version__, "feature": features}
 
 
 def main():

@@ -56,8 +56,8 @@ def prepare(programs, folder):
     # Some of the synthetic files are damaged on purpose.
     program([programs / "wavemill", "extract", "-q", "--recipe", folder / "recipe.toml", "--audio", folder / "clips",
              "--store", folder / "store", "--max-reject-fraction", "1", "--backend", "cpu"])
-    [side] = (folder / "store/data").glob("*/features/log_mel/split=training")
-    table = pq.read_table(side, columns=["log_mel", "genre"])
+    [split] = (folder / "store/data").glob("*/features/log_mel/split=training")
+    table = pq.read_table(split, columns=["log_mel", "genre"])
     rows = [np.frombuffer(row.as_buffer(), np.float16) for row in table["log_mel"]]
     np.save(folder / "rows.npy", np.stack(rows).reshape(-1, BANDS, FRAMES))
     np.save(folder / "labels.npy", table["genre"].to_numpy().astype(np.int64))
