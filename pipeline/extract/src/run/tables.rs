@@ -238,7 +238,7 @@ fn write_columns(
     name: &str,
     schema: SchemaRef,
     columns: Vec<ArrayRef>,
-) -> Result<FileEntry, RunError> {
+) -> Result<FileEntry, ExtractError> {
     let batch = RecordBatch::try_new(schema, columns);
     let batch = batch.map_err(StoreError::rows("metadata table"))?;
     write_one(store, plan_id, name, batch)
