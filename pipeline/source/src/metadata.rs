@@ -348,6 +348,22 @@ mod tests {
 
     use super::*;
 
+    fn opened(path: &Path) -> Files {
+        Files::open(path).unwrap()
+    }
+
+    /// Returns the path of a new zip, and its folder.
+    fn new_zip(entries: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let zip = folder.path().join("m.zip");
+        zip_of(&zip, entries);
+        (folder, zip)
+    }
+
+    fn names(files: &Files) -> Vec<&str> {
+        files.names().collect()
+    }
+
     fn content(files: &Files, name: &str) -> String {
         let mut text = String::new();
         files.read(name).unwrap().read_to_string(&mut text).unwrap();
@@ -382,7 +398,7 @@ mod tests {
         let csv = folder.path().join("tracks.csv");
         let text = "track_id,genre\n".repeat(50_000);
         std::fs::write(&csv, &text).unwrap();
-        let plain = Files::open(&csv).unwrap().fingerprint("tracks.csv");
+        let plain = opened(&csv).fingerprint("tracks.csv");
 
         for (extension, bytes) in compressed(&text) {
             let below = folder.path().join(extension);
@@ -409,33 +425,29 @@ mod tests {
 
             // The file changes, and is damaged.
             std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
-            let damaged = Files::open(&below).unwrap().fingerprint("tracks.csv");
+            let damaged = opened(&below).fingerprint("tracks.csv");
             assert!(
                 matches!(damaged, Err(SourceError::Open { .. })),
                 "{extension}"
             );
             std::fs::copy(&csv, below.join("tracks.csv")).unwrap();
-            assert_eq!(content(&Files::open(&below).unwrap(), "tracks.csv"), text);
+            assert_eq!(content(&opened(&below), "tracks.csv"), text);
         }
     }
 
     #[test]
     fn pipes_are_read_once() {
         for written in ["a,b\n1,2\n".to_owned(), "x,y\n".repeat(100_000)] {
-            for bytes in [
-                written.clone().into_bytes(),
-                compressed(&written)[1].1.clone(),
-            ] {
+            let [_, (_, packed), _] = compressed(&written);
+            for bytes in [written.clone().into_bytes(), packed] {
                 let (reader, mut writer) = io::pipe().unwrap();
                 let pipe = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
                 let writing = std::thread::spawn(move || writer.write_all(&bytes).unwrap());
                 for _ in 0..3 {
-                    let files = Files::open(&pipe).unwrap();
+                    let files = opened(&pipe);
                     let name = files.names().next().unwrap().to_owned();
-                    assert_eq!(
-                        (&*name, content(&files, &name)),
-                        ("tracks.csv", written.clone())
-                    );
+                    assert_eq!(name, "tracks.csv");
+                    assert_eq!(content(&files, &name), written);
                 }
                 writing.join().unwrap();
             }
@@ -484,10 +496,7 @@ mod tests {
 
         let zip = folder.path().join("m.zip");
         zip_of(&zip, &[("long.csv", &long), ("check.csv", "123456789")]);
-        let (plain, zipped) = (
-            Files::open(folder.path()).unwrap(),
-            Files::open(&zip).unwrap(),
-        );
+        let (plain, zipped) = (opened(folder.path()), opened(&zip));
 
         assert_eq!(plain.fingerprint("check.csv").unwrap(), (0xcbf4_3926, 9));
         for name in ["long.csv", "check.csv"] {
@@ -505,11 +514,9 @@ mod tests {
 
     #[test]
     fn entries_of_several_folders_keep_their_names() {
-        let folder = tempfile::tempdir().unwrap();
-        let zip = folder.path().join("m.zip");
-        zip_of(&zip, &[("a/x.csv", "1"), ("b/x.csv", "2")]);
-        let files = Files::open(&zip).unwrap();
-        assert_eq!(files.names().collect::<Vec<_>>(), ["a/x.csv", "b/x.csv"]);
+        let (_folder, zip) = new_zip(&[("a/x.csv", "1"), ("b/x.csv", "2")]);
+        let files = opened(&zip);
+        assert_eq!(names(&files), ["a/x.csv", "b/x.csv"]);
         assert_eq!(content(&files, "b/x.csv"), "2");
     }
 
@@ -528,17 +535,11 @@ mod tests {
             );
             let bytes = std::fs::read(&zip).unwrap();
             // Rename an entry in the zip's bytes, because the zip crate cannot write the same name twice.
-            let text = bytes
-                .iter()
-                .map(|&b| if b == b'X' { b'v' } else { b })
-                .collect::<Vec<u8>>();
-            std::fs::write(&zip, text).unwrap();
+            let text = bytes.iter().map(|&b| if b == b'X' { b'v' } else { b });
+            std::fs::write(&zip, text.collect::<Vec<u8>>()).unwrap();
 
-            let files = Files::open(&zip).unwrap();
-            assert_eq!(
-                files.names().collect::<Vec<_>>(),
-                ["genres.csv", "tracks.csv"]
-            );
+            let files = opened(&zip);
+            assert_eq!(names(&files), ["genres.csv", "tracks.csv"]);
             assert!(
                 matches!(
                     files.read("tracks.csv"),
@@ -556,20 +557,9 @@ mod tests {
 
     #[test]
     fn macos_metadata_hides_no_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let zip = folder.path().join("m.zip");
-        zip_of(
-            &zip,
-            &[
-                ("fma_metadata/tracks.csv", "1"),
-                ("__MACOSX/fma_metadata/._tracks.csv", "2"),
-            ],
-        );
-
-        assert_eq!(
-            Files::open(&zip).unwrap().names().collect::<Vec<_>>(),
-            ["tracks.csv"]
-        );
+        let hidden = "__MACOSX/fma_metadata/._tracks.csv";
+        let (_folder, zip) = new_zip(&[("fma_metadata/tracks.csv", "1"), (hidden, "2")]);
+        assert_eq!(names(&opened(&zip)), ["tracks.csv"]);
     }
 
     #[test]
@@ -603,10 +593,8 @@ mod tests {
 
     #[test]
     fn zip_entries_of_any_size_are_not_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let zip = folder.path().join("m.zip");
-        zip_of(&zip, &[("tracks.csv", "1")]);
-        let mut files = Files::open(&zip).unwrap();
+        let (_folder, zip) = new_zip(&[("tracks.csv", "1")]);
+        let mut files = opened(&zip);
         let Container::Zip(archive, _) = &mut files.place else {
             panic!("not a zip");
         };
@@ -622,9 +610,7 @@ mod tests {
 
     #[test]
     fn truncated_zip_names_file_and_remedy() {
-        let folder = tempfile::tempdir().unwrap();
-        let zip = folder.path().join("m.zip");
-        zip_of(&zip, &[("tracks.csv", "1")]);
+        let (_folder, zip) = new_zip(&[("tracks.csv", "1")]);
         let bytes = std::fs::read(&zip).unwrap();
         std::fs::write(&zip, &bytes[..bytes.len() - 30]).unwrap();
 
