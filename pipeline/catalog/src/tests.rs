@@ -4,7 +4,7 @@ mod columns;
 mod forms;
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, StringArray};
@@ -47,6 +47,22 @@ fn recipe(dataset: Dataset, clean: Vec<CleanStep>) -> Recipe {
     }
 }
 
+/// Returns the recipe with the labels in this column.
+fn with_target(mut recipe: Recipe, column: &str) -> Recipe {
+    recipe.targets[0].column = column.into();
+    recipe
+}
+
+fn fma(clean: Vec<CleanStep>) -> Recipe {
+    recipe(Dataset::Fma, clean)
+}
+
+/// Returns a recipe for tables with clips in column `file` and labels in column `label`.
+fn table_recipe(mut clean: Vec<CleanStep>) -> Recipe {
+    clean.push(query("keys", "SELECT file AS clip_key, * FROM input"));
+    with_target(recipe(Dataset::Table, clean), "label")
+}
+
 fn keep(step: &str, predicate: &str) -> CleanStep {
     CleanStep {
         step: step.into(),
@@ -63,14 +79,21 @@ fn query(step: &str, sql: &str) -> CleanStep {
     }
 }
 
-fn tracks_csv(rows: &[u8]) -> tempfile::TempDir {
+/// Writes a file to a new folder.
+fn folder_with(name: &str, content: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(
-        folder.path().join("tracks.csv"),
-        [HEADER.as_bytes(), rows].concat(),
-    )
-    .unwrap();
-    folder
+    let path = put(&folder, name, content);
+    (folder, path)
+}
+
+fn put(folder: &tempfile::TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+fn tracks_csv(rows: &[u8]) -> tempfile::TempDir {
+    folder_with("tracks.csv", [HEADER.as_bytes(), rows].concat()).0
 }
 
 /// Writes tracks 1 to `n`, with artist i / 2 for track i. A third of the tracks have no genre.
@@ -102,25 +125,27 @@ fn cleaned(
     .split(recipe, &Recordings::default(), None, &ClassLists::new())
 }
 
+/// Returns the error of a step, which names the step.
 fn step_error(step: CleanStep) -> String {
-    let tracks = some_tracks(6);
-    run(&recipe(Dataset::Fma, vec![step]), tracks.path())
-        .unwrap_err()
-        .to_string()
+    let name = format!("`{}`", step.step);
+    let error = run(&fma(vec![step]), some_tracks(6).path()).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains(&name), "{error}");
+    error
+}
+
+fn keys(catalog: &Catalog) -> Vec<&str> {
+    let clips = catalog.clips.iter();
+    clips.map(|clip| clip.clip_key.as_str()).collect()
 }
 
 fn index<'a>(keys: impl IntoIterator<Item = &'a str>) -> AudioIndex {
-    keys.into_iter()
-        .map(|key| {
-            (
-                key.to_owned(),
-                InputId {
-                    bytes: 1,
-                    stamp: Stamp::MtimeNs(0),
-                },
-            )
-        })
-        .collect()
+    let input = InputId {
+        bytes: 1,
+        stamp: Stamp::MtimeNs(0),
+    };
+    let keys = keys.into_iter();
+    keys.map(|key| (key.to_owned(), input)).collect()
 }
 
 #[test]
@@ -139,7 +164,7 @@ fn every_kind_of_broken_row_is_a_reject_with_line_and_column() {
         12,5,1,training,small,Rock,[1]\n\
         13,5,1,training,small,Rock,[1]\n";
 
-    let catalog = run(&recipe(Dataset::Fma, vec![]), tracks_csv(rows).path()).unwrap();
+    let catalog = run(&fma(vec![]), tracks_csv(rows).path()).unwrap();
     let found: Vec<_> = catalog
         .rejects
         .iter()
@@ -168,13 +193,7 @@ fn windows_line_ends_give_the_same_rows_and_lines() {
         rows.to_owned(),
         rows.replace('\n', "\r\n").replace("two\r\n", "two\n"),
     ]
-    .map(|rows| {
-        run(
-            &recipe(Dataset::Fma, vec![]),
-            tracks_csv(rows.as_bytes()).path(),
-        )
-        .unwrap()
-    });
+    .map(|rows| run(&fma(vec![]), tracks_csv(rows.as_bytes()).path()).unwrap());
 
     assert_eq!(catalogs[0].rejects[0].line, Some(6));
     assert_eq!(catalogs[1].rejects, catalogs[0].rejects);
@@ -186,7 +205,7 @@ fn binary_header_is_an_error() {
     let folder = some_tracks(3);
     let path = folder.path().join("tracks.csv");
     std::fs::write(&path, b"track_id,na\xefve\n1,2\n").unwrap();
-    let error = run(&recipe(Dataset::Fma, vec![]), &path).unwrap_err();
+    let error = run(&fma(vec![]), &path).unwrap_err();
     assert_eq!(
         error.to_string(),
         "metadata file tracks.csv: its header is not UTF-8"
@@ -209,7 +228,7 @@ fn metadata_of_another_kind_is_a_usage_error() {
             "",
         ),
     ] {
-        let error = run(&recipe(Dataset::Fma, vec![]), path).unwrap_err();
+        let error = run(&fma(vec![]), path).unwrap_err();
         let words = error.to_string();
         assert_eq!(error.kind(), Kind::Usage, "{words}");
         assert!(
@@ -230,7 +249,7 @@ fn steps_count_rows_and_track_changes() {
     ];
 
     let tracks = some_tracks(9);
-    let catalog = run(&recipe(Dataset::Fma, steps), tracks.path()).unwrap();
+    let catalog = run(&fma(steps), tracks.path()).unwrap();
 
     let counts: Vec<_> = catalog
         .steps
@@ -239,12 +258,8 @@ fn steps_count_rows_and_track_changes() {
         .collect();
     assert_eq!(counts, [("labelled", 3, 6), ("first", 3, 3)]);
 
-    let keys: Vec<_> = catalog
-        .clips
-        .iter()
-        .map(|clip| clip.clip_key.as_str())
-        .collect();
-    assert_eq!(keys, ["000/000001.mp3", "000/000002.mp3", "000/000004.mp3"]);
+    let kept = ["000/000001.mp3", "000/000002.mp3", "000/000004.mp3"];
+    assert_eq!(keys(&catalog), kept);
     assert_eq!(
         (catalog.clips[0].album_id, &catalog.clips[0].genres_all[..]),
         (None, &[1, 2][..])
@@ -264,10 +279,7 @@ fn sql_that_writes_is_refused() {
         "SET datafusion.execution.batch_size = 1",
     ] {
         let message = step_error(query("bad", sql));
-        assert!(
-            message.contains("`bad`") && message.contains("only one query"),
-            "{sql}: {message}"
-        );
+        assert!(message.contains("only one query"), "{sql}: {message}");
     }
 }
 
@@ -284,10 +296,7 @@ fn misspelt_column_error_names_step_and_nearest_columns() {
     );
 
     let error = run(
-        &recipe(
-            Dataset::Fma,
-            vec![keep("labelled", "track_genre_topp IS NOT NULL")],
-        ),
+        &fma(vec![keep("labelled", "track_genre_topp IS NOT NULL")]),
         some_tracks(1).path(),
     );
     let chain = error_line(&error.unwrap_err());
@@ -315,7 +324,7 @@ fn missing_table_error_names_file_and_searched_paths() {
             "cleaning step `top`: no table `inputs`: nearest: input; --table inputs=FILE adds a table",
         ),
     ] {
-        let recipe = recipe(Dataset::Fma, vec![query("top", sql)]);
+        let recipe = fma(vec![query("top", sql)]);
         let error = run(&recipe, tracks.path()).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage, "{error:?}");
         assert_eq!(error.to_string(), wanted);
@@ -339,10 +348,7 @@ fn queries_that_lose_or_repeat_keys_are_errors() {
         ),
     ] {
         let message = step_error(query("keys", sql));
-        assert!(
-            message.contains("`keys`") && message.contains(wanted),
-            "{sql}: {message}"
-        );
+        assert!(message.contains(wanted), "{sql}: {message}");
     }
 }
 
@@ -359,10 +365,7 @@ fn results_that_a_store_cannot_contain_are_errors() {
         (&deep, "column y has more than 61 levels"),
     ] {
         let message = step_error(query("result", sql));
-        assert!(
-            message.contains("`result`") && message.contains(wanted),
-            "{message}"
-        );
+        assert!(message.contains(wanted), "{message}");
     }
 }
 
@@ -388,11 +391,11 @@ fn query_that_restores_dropped_rows_is_an_error() {
             "SELECT i AS csv_line, 'k' || i AS clip_key FROM generate_series({from}, {to}) AS t(i)"
         );
         let steps = vec![keep("first", "track_id = 1"), query("back", &sql)];
-        let error = run(&recipe(Dataset::Fma, steps), tracks.path());
+        let error = run(&fma(steps), tracks.path());
 
         let message = error.unwrap_err().to_string();
         assert!(
-            message.contains("`back`") && message.contains("unknown or repeated `csv_line`"),
+            message.contains("unknown or repeated `csv_line`"),
             "{message}"
         );
     }
@@ -401,7 +404,7 @@ fn query_that_restores_dropped_rows_is_an_error() {
 #[test]
 fn rows_without_audio_are_dropped_in_the_last_step() {
     let tracks = some_tracks(6);
-    let mut recipe = recipe(Dataset::Fma, vec![]);
+    let mut recipe = fma(vec![]);
     recipe.catalog.require_audio = true;
 
     let audio = index(["000/000001.mp3", "000/000003.mp3", "x.mp3"]);
@@ -430,8 +433,7 @@ fn rows_without_audio_are_dropped_in_the_last_step() {
 #[test]
 fn genre_is_read_from_the_folder() {
     let audio = index(["jazz/a.mp3", "rock/b.mp3", "c.mp3"]);
-    let mut recipe = recipe(Dataset::Folders, vec![]);
-    recipe.targets[0].column = "genre".into();
+    let mut recipe = with_target(recipe(Dataset::Folders, vec![]), "genre");
     recipe.split.rule = SplitRule::Stratified;
 
     let catalog = cleaned(&recipe, None, &audio).unwrap();
@@ -453,14 +455,15 @@ fn genre_is_read_from_the_folder() {
 }
 
 /// Runs `clean` on three clips in folders, with a clip list in a file of the given name.
-fn listed(name: &str, csv: &str, change: impl FnOnce(&mut Recipe)) -> Result<Catalog, String> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(name);
-    std::fs::write(&path, csv).unwrap();
+fn listed(
+    name: &str,
+    list: impl AsRef<[u8]>,
+    change: impl FnOnce(&mut Recipe),
+) -> Result<Catalog, String> {
+    let (_folder, path) = folder_with(name, list);
 
     let audio = index(["jazz/a.mp3", "rock/b.mp3", "rock/c.mp3"]);
-    let mut recipe = recipe(Dataset::Folders, vec![]);
-    recipe.targets[0].column = "genre".into();
+    let mut recipe = with_target(recipe(Dataset::Folders, vec![]), "genre");
     change(&mut recipe);
 
     cleaned(&recipe, Some(&path), &audio).map_err(|error| {
@@ -514,8 +517,7 @@ fn list_provides_folders_splits_labels_and_artists() {
         recipe.catalog.clean = vec![keep("light", "mood IS NULL")];
     })
     .unwrap();
-    let keys: Vec<_> = some.clips.iter().map(|clip| &clip.clip_key).collect();
-    assert_eq!(keys, ["jazz/a.mp3", "rock/c.mp3"]);
+    assert_eq!(keys(&some), ["jazz/a.mp3", "rock/c.mp3"]);
 }
 
 /// Returns the error for a clip list that cannot be used.
@@ -583,7 +585,12 @@ fn broken_list_record_is_a_reject() {
 fn parquet_list(keys: [&str; 2]) -> Vec<u8> {
     let [keys, splits] = [keys, ["test", "training"]]
         .map(|values| -> ArrayRef { Arc::new(StringArray::from_iter_values(values)) });
-    let rows = RecordBatch::try_from_iter([("clip_key", keys), ("side", splits)]).unwrap();
+    in_parquet([("clip_key", keys), ("side", splits)])
+}
+
+/// Returns the bytes of a Parquet file with these columns.
+fn in_parquet<S: AsRef<str>>(columns: impl IntoIterator<Item = (S, ArrayRef)>) -> Vec<u8> {
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
     let mut bytes = Vec::new();
     let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, rows.schema(), None).unwrap();
     writer.write(&rows).unwrap();
@@ -593,43 +600,23 @@ fn parquet_list(keys: [&str; 2]) -> Vec<u8> {
 
 #[test]
 fn parquet_list_equals_csv_list() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("list.parquet");
-    let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
-    let mut recipe = recipe(Dataset::Folders, vec![]);
-    recipe.targets[0].column = "genre".into();
-    by_column_side(&mut recipe);
-
-    std::fs::write(&path, parquet_list(["rock/b.mp3", "jazz/a.mp3"])).unwrap();
-    let catalog = cleaned(&recipe, Some(&path), &audio).unwrap();
-    assert_eq!(splits(&catalog), ["training", "test"]);
-    std::fs::write(&path, parquet_list(["rock/b.mp3", "rock/b.mp3"])).unwrap();
-    let twice = cleaned(&recipe, Some(&path), &audio).unwrap_err();
+    let of = |keys| listed("list.parquet", parquet_list(keys), by_column_side);
+    let catalog = of(["rock/b.mp3", "jazz/a.mp3"]).unwrap();
+    assert_eq!(splits(&catalog), ["training", "test", "none"]);
     assert_eq!(
-        twice.to_string(),
+        of(["rock/b.mp3", "rock/b.mp3"]).unwrap_err(),
         "metadata file list.parquet, row 2: `clip_key` rock/b.mp3 is already on row 1"
     );
 }
 
 #[test]
 fn json_lines_equal_csv_list() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("list.jsonl");
-    let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
-    let mut recipe = recipe(Dataset::Folders, vec![]);
-    recipe.targets[0].column = "genre".into();
-    by_column_side(&mut recipe);
-    let cleaned_of = |text: &str| {
-        std::fs::write(&path, text).unwrap();
-        cleaned(&recipe, Some(&path), &audio)
-    };
-
     let lines = r#"{"clip_key": "rock/b.mp3", "side": "test", "bpm": 120}
 
 {"side": "training", "clip_key": "jazz/a.mp3", "bpm": "slow", "tags": ["x"]}"#;
-    let catalog = cleaned_of(lines).unwrap();
-    assert_eq!(splits(&catalog), ["training", "test"]);
-    assert_eq!(catalog.rows_read, 2);
+    let catalog = listed("list.jsonl", lines, by_column_side).unwrap();
+    assert_eq!(splits(&catalog), ["training", "test", "none"]);
+    assert_eq!(catalog.rows_read, 3);
 
     for (text, said) in [
         ("", "no line has an object with columns"),
@@ -637,7 +624,7 @@ fn json_lines_equal_csv_list() {
         ("{\"clip_key\": \"rock/b.mp3\"\n", "list.jsonl is damaged"),
         (&lines.replace("side", "line"), "line"),
     ] {
-        let error = cleaned_of(text).unwrap_err().to_string();
+        let error = listed("list.jsonl", text, by_column_side).unwrap_err();
         assert!(error.contains(said), "{text}: {error}");
     }
 }
@@ -645,7 +632,7 @@ fn json_lines_equal_csv_list() {
 #[test]
 fn genres_that_are_no_ids_are_an_error() {
     let tracks = tracks_csv(b"1,5,1,training,small,Rock,[3000000000]\n");
-    let error = run(&recipe(Dataset::Fma, vec![]), tracks.path()).unwrap_err();
+    let error = run(&fma(vec![]), tracks.path()).unwrap_err();
     assert_eq!(error.kind(), Kind::Usage, "{error:?}");
     let words = error.to_string();
     assert!(
@@ -668,9 +655,7 @@ fn genres_that_are_no_ids_are_an_error() {
 
 #[test]
 fn cleaning_steps_read_further_tables() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("liked.csv");
-    std::fs::write(&path, "genre,stars\njazz,5\nrock,\nrock\n").unwrap();
+    let (_folder, path) = folder_with("liked.csv", "genre,stars\njazz,5\nrock,\nrock\n");
     let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
     let mut recipe = recipe(
         Dataset::Folders,
@@ -717,13 +702,7 @@ fn cleaning_steps_read_further_tables() {
 
 #[test]
 fn damaged_parquet_file_is_an_input_error() {
-    let keys: ArrayRef = Arc::new(StringArray::from_iter_values(["jazz/a.mp3", "rock/b.mp3"]));
-    let rows = RecordBatch::try_from_iter([("clip_key", keys)]).unwrap();
-    let mut whole = Vec::new();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut whole, rows.schema(), None).unwrap();
-    writer.write(&rows).unwrap();
-    writer.close().unwrap();
-
+    let whole = parquet_list(["jazz/a.mp3", "rock/b.mp3"]);
     let mut n_damaged = 0;
     for at in 0..whole.len() {
         let mut flipped = whole.clone();
@@ -743,8 +722,7 @@ fn damaged_parquet_file_is_an_input_error() {
 #[test]
 fn missing_artists_are_warned_about_once() {
     let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
-    let mut recipe = recipe(Dataset::Folders, vec![]);
-    recipe.targets[0].column = "genre".into();
+    let recipe = with_target(recipe(Dataset::Folders, vec![]), "genre");
 
     assert_eq!(recipe.split.rule, SplitRule::Artist);
     assert!(recipe.warnings().is_empty());
@@ -767,22 +745,12 @@ fn missing_artists_are_warned_about_once() {
 
 #[test]
 fn tables_read_keys_and_splits_from_columns() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("gtzan.csv");
-    std::fs::write(
-        &path,
+    let (_folder, path) = folder_with(
+        "gtzan.csv",
         "file,label,fold,code\na.wav,blues,train set,007\nb.wav,rock,,8\n",
-    )
-    .unwrap();
-
-    let mut recipe = recipe(
-        Dataset::Table,
-        vec![query(
-            "keys",
-            "SELECT file AS clip_key, label, fold, code FROM input",
-        )],
     );
-    recipe.targets[0].column = "label".into();
+
+    let mut recipe = table_recipe(vec![]);
     recipe.split = SplitSpec {
         rule: SplitRule::Column,
         column: Some("fold".into()),
@@ -799,12 +767,7 @@ fn tables_read_keys_and_splits_from_columns() {
     .unwrap();
     let catalog = run(&recipe, &path).unwrap();
 
-    let splits: Vec<_> = catalog
-        .clips
-        .iter()
-        .map(|clip| clip.split.as_str())
-        .collect();
-    assert_eq!(splits, ["train", "none"]);
+    assert_eq!(sides(&catalog), ["train", "none"]);
 
     assert_eq!(
         catalog.warnings,
@@ -826,15 +789,9 @@ fn tables_read_keys_and_splits_from_columns() {
 
 /// Runs `clean` on a `table` data set with clips in column `file` and labels in column `label`.
 fn table_of(csv: &str) -> Result<Catalog, CatalogError> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("table.csv");
-    std::fs::write(&path, csv).unwrap();
+    let (_folder, path) = folder_with("table.csv", csv);
 
-    let mut recipe = recipe(
-        Dataset::Table,
-        vec![query("keys", "SELECT file AS clip_key, * FROM input")],
-    );
-    recipe.targets[0].column = "label".into();
+    let mut recipe = table_recipe(vec![]);
     if csv.contains("split_official") {
         recipe.split.rule = SplitRule::Official;
     }
@@ -867,12 +824,8 @@ fn empty_splits_are_warned_about_under_every_rule() {
         csv += &format!("{clip}.wav,class {}\n", clip / 4);
     }
     let warned = |fractions| {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("table.csv");
-        std::fs::write(&path, &csv).unwrap();
-        let keys = query("keys", "SELECT file AS clip_key, * FROM input");
-        let mut recipe = recipe(Dataset::Table, vec![keys]);
-        recipe.targets[0].column = "label".into();
+        let (_folder, path) = folder_with("table.csv", &csv);
+        let mut recipe = table_recipe(vec![]);
         recipe.split.rule = SplitRule::Stratified;
         recipe.split.fractions = fractions;
         run(&recipe, &path).unwrap().warnings
@@ -898,26 +851,11 @@ fn carriage_return_line_endings_are_accepted() {
         csv.replace('\n', "\r"),
         csv.replace('\n', "\r\n"),
     ] {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("table.csv");
-        std::fs::write(&path, text).unwrap();
+        let (_folder, path) = folder_with("table.csv", text);
 
-        let clean = vec![
-            keep("ones", "label = 1"),
-            query("keys", "SELECT file AS clip_key, * FROM input"),
-        ];
-        let mut recipe = recipe(Dataset::Table, clean);
-        recipe.targets[0].column = "label".into();
-
-        let catalog = run(&recipe, &path).unwrap();
-        assert_eq!(
-            catalog
-                .clips
-                .iter()
-                .map(|clip| clip.clip_key.as_str())
-                .collect::<Vec<_>>(),
-            ["a.wav", "c.wav"]
-        );
+        let ones = vec![keep("ones", "label = 1")];
+        let catalog = run(&table_recipe(ones), &path).unwrap();
+        assert_eq!(keys(&catalog), ["a.wav", "c.wav"]);
     }
 }
 
@@ -985,7 +923,7 @@ fn feature_columns_are_named_by_level_with_type_f32() {
     let folder = some_tracks(3);
     let csv =
         "feature,mfcc,mfcc\nstatistics,mean,mean\nnumber,01,02\ntrack_id,,\n2,1.5,-2\n3,x,1\n";
-    std::fs::write(folder.path().join("features.csv"), csv).unwrap();
+    put(&folder, "features.csv", csv);
 
     let mut table = extra_tables(folder.path()).unwrap().pop().unwrap();
     assert_eq!(table.name(), "fma_features");
@@ -1005,7 +943,7 @@ fn feature_columns_are_named_by_level_with_type_f32() {
         "loud",
         "track_id IN (SELECT track_id FROM fma_features WHERE mfcc_mean_01 > 1)",
     );
-    let catalog = run(&recipe(Dataset::Fma, vec![join]), folder.path()).unwrap();
+    let catalog = run(&fma(vec![join]), folder.path()).unwrap();
     assert_eq!(catalog.clips.len(), 1);
 }
 
@@ -1013,7 +951,7 @@ fn feature_columns_are_named_by_level_with_type_f32() {
 fn further_tables_of_which_most_rows_are_rejected_are_errors() {
     let folder = some_tracks(3);
     let csv = "artist_id,name\n1,a,b\n2,c,d\n3,e\n";
-    std::fs::write(folder.path().join("raw_artists.csv"), csv).unwrap();
+    put(&folder, "raw_artists.csv", csv);
     let problem = "metadata file raw_artists.csv: 2 of 3 rows are rejected, the first on line 2 (raw_artists.csv: 3 fields where \
                    the header has 2): correct these rows of the file, or allow the rejects by --max-reject-fraction 1";
 
@@ -1032,7 +970,7 @@ fn further_tables_of_which_most_rows_are_rejected_are_errors() {
 
     // As a cleaning step reads them.
     let step = keep("known", "artist_id IN (SELECT 1 FROM raw_artists) OR true");
-    let error = run(&recipe(Dataset::Fma, vec![step]), folder.path()).unwrap_err();
+    let error = run(&fma(vec![step]), folder.path()).unwrap_err();
     assert_eq!(error.to_string(), problem);
 }
 
@@ -1040,17 +978,9 @@ fn further_tables_of_which_most_rows_are_rejected_are_errors() {
 fn raw_dumps_with_one_or_several_header_lines_are_read() {
     let folder = some_tracks(3);
     let echonest = ",echonest,echonest\n,audio_features,audio_features\ntrack_id,energy,tempo\n2,0.5,120\n3,x,1\n";
-    std::fs::write(folder.path().join("raw_echonest.csv"), echonest).unwrap();
-    std::fs::write(
-        folder.path().join("raw_tracks.csv"),
-        "track_id,title\n2,Two\n",
-    )
-    .unwrap();
-    std::fs::write(
-        folder.path().join("raw_albums.csv"),
-        "album_id,title\n1,One\n",
-    )
-    .unwrap();
+    put(&folder, "raw_echonest.csv", echonest);
+    put(&folder, "raw_tracks.csv", "track_id,title\n2,Two\n");
+    put(&folder, "raw_albums.csv", "album_id,title\n1,One\n");
 
     let tables = extra_tables(folder.path()).unwrap().into_iter();
     let found: Vec<_> = tables
@@ -1081,7 +1011,7 @@ fn raw_dumps_with_one_or_several_header_lines_are_read() {
     );
 
     assert!(
-        run(&recipe(Dataset::Fma, vec![]), folder.path())
+        run(&fma(vec![]), folder.path())
             .unwrap()
             .warnings
             .is_empty()
@@ -1091,15 +1021,11 @@ fn raw_dumps_with_one_or_several_header_lines_are_read() {
 #[test]
 fn further_table_with_a_broken_header_is_a_warning_unless_a_step_names_it() {
     let folder = some_tracks(3);
-    std::fs::write(
-        folder.path().join("raw_echonest.csv"),
-        ",echonest,echonest\n1,2,3\n",
-    )
-    .unwrap();
-    std::fs::write(folder.path().join("echonest.csv"), "no such header\n").unwrap();
+    put(&folder, "raw_echonest.csv", ",echonest,echonest\n1,2,3\n");
+    put(&folder, "echonest.csv", "no such header\n");
 
     let steps = vec![keep("step", "track_id > 0 -- raw_echonests")];
-    let catalog = run(&recipe(Dataset::Fma, steps), folder.path()).unwrap();
+    let catalog = run(&fma(steps), folder.path()).unwrap();
     assert_eq!(catalog.warnings.len(), 2);
     assert!(
         catalog.warnings[0].starts_with("metadata file echonest.csv: no header line"),
@@ -1116,7 +1042,7 @@ fn further_table_with_a_broken_header_is_a_warning_unless_a_step_names_it() {
         "step",
         "track_id IN (SELECT track_id FROM RAW_ECHONEST)",
     )];
-    let named = run(&recipe(Dataset::Fma, steps), folder.path()).unwrap_err();
+    let named = run(&fma(steps), folder.path()).unwrap_err();
     assert_eq!(
         named.to_string(),
         "metadata file raw_echonest.csv: two columns are named `echonest`"
@@ -1174,7 +1100,7 @@ fn fingerprint_covers_exactly_the_files_read() {
 #[test]
 fn labels_outside_the_listed_classes_count_as_unlabelled() {
     let tracks = some_tracks(6);
-    let mut recipe = recipe(Dataset::Fma, vec![]);
+    let mut recipe = fma(vec![]);
     recipe.targets[0].classes = Some(vec!["Rock".into()]);
 
     let catalog = run(&recipe, tracks.path()).unwrap();
@@ -1202,7 +1128,7 @@ fn warned(artists: [&str; 3]) -> Vec<String> {
         writeln!(rows, "{id},-1,{artist},training,small,Rock,[1]").unwrap();
     }
 
-    let mut recipe = recipe(Dataset::Fma, vec![]);
+    let mut recipe = fma(vec![]);
     recipe.split.rule = SplitRule::Artist;
     run(&recipe, tracks_csv(rows.as_bytes()).path())
         .unwrap()

@@ -12,15 +12,11 @@ use super::*;
 /// Writes a table of two rows with `n_columns` columns of numbers and text. The first column is the clip's key.
 fn wide_table(n_columns: usize) -> tempfile::TempDir {
     let names: Vec<String> = (1..n_columns).map(|i| format!("c{i}")).collect();
-    let values: Vec<String> = (1..n_columns)
-        .map(|i| {
-            if i % 2 == 0 {
-                i.to_string()
-            } else {
-                "x".to_owned()
-            }
-        })
-        .collect();
+    let value = |i: usize| match i % 2 {
+        0 => i.to_string(),
+        _ => "x".to_owned(),
+    };
+    let values: Vec<String> = (1..n_columns).map(value).collect();
 
     let rows = format!(
         "clip_key,{}\na.wav,{values}\nb.wav,{values}\n",
@@ -28,16 +24,13 @@ fn wide_table(n_columns: usize) -> tempfile::TempDir {
         values = values.join(",")
     );
 
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("t.csv"), rows).unwrap();
-    folder
+    folder_with("t.csv", rows).0
 }
 
 /// Reads and splits a table of `n_columns` and returns the CPU time of doing so, in seconds.
 fn cpu_s(n_columns: usize) -> f64 {
     let sql = "SELECT *, c2 + 1 AS d FROM input WHERE c1 = 'x'";
-    let mut recipe = recipe(Dataset::Table, vec![query("more", sql)]);
-    recipe.targets[0].column = "c1".into();
+    let recipe = with_target(recipe(Dataset::Table, vec![query("more", sql)]), "c1");
     let settings = CatalogSettings {
         threads: 1,
         ..CatalogSettings::default()
@@ -144,19 +137,9 @@ fn usage_error(path: &Path) -> String {
 
 #[test]
 fn too_many_parquet_columns_are_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("t.parquet");
-    let columns = (0..=csv_text::COLUMNS_MAX).map(|i| {
-        (
-            format!("c{i}"),
-            std::sync::Arc::new(Int64Array::from(vec![1])) as _,
-        )
-    });
-    let rows = RecordBatch::try_from_iter(columns).unwrap();
-    let file = std::fs::File::create(&path).unwrap();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(file, rows.schema(), None).unwrap();
-    writer.write(&rows).unwrap();
-    writer.close().unwrap();
+    let one: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let columns = (0..=csv_text::COLUMNS_MAX).map(|i| (format!("c{i}"), one.clone()));
+    let (_folder, path) = folder_with("t.parquet", in_parquet(columns));
 
     let refused = usage_error(&path);
     assert!(
@@ -255,17 +238,10 @@ fn keys_may_be_categories() {
     let keys: DictionaryArray<Int32Type> = ["b.wav", "a.wav"].into_iter().collect();
     let labels: ArrayRef = Arc::new(StringArray::from_iter_values(["x", "y"]));
     let columns = [("clip_key", Arc::new(keys) as ArrayRef), ("label", labels)];
-    let rows = RecordBatch::try_from_iter(columns).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("t.parquet");
-    let file = std::fs::File::create(&path).unwrap();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(file, rows.schema(), None).unwrap();
-    writer.write(&rows).unwrap();
-    writer.close().unwrap();
+    let (_folder, path) = folder_with("t.parquet", in_parquet(columns));
 
     let settings = CatalogSettings::default();
-    let mut recipe = recipe(Dataset::Table, vec![]);
-    recipe.targets[0].column = "label".into();
+    let recipe = with_target(recipe(Dataset::Table, vec![]), "label");
     let audio = AudioIndex::new();
     let cleaned = clean(
         &recipe,

@@ -24,12 +24,9 @@ fn cleaned_by(
     sql: &str,
     change: impl FnOnce(&mut Recipe),
 ) -> Result<Catalog, String> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(name);
-    std::fs::write(&path, text).unwrap();
+    let (_folder, path) = folder_with(name, text);
 
-    let mut recipe = recipe(Dataset::Table, vec![query("keys", sql)]);
-    recipe.targets[0].column = "label".into();
+    let mut recipe = with_target(recipe(Dataset::Table, vec![query("keys", sql)]), "label");
     change(&mut recipe);
     run(&recipe, &path).map_err(|error| {
         assert_eq!(error.kind(), Kind::Usage, "{error:?}");
@@ -129,9 +126,7 @@ fn a_table_of_which_most_rows_are_rejected_is_an_error() {
     );
 
     // The advice works for the file: the recipe describes no table of an option.
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("jamendo.tsv");
-    std::fs::write(&path, JAMENDO).unwrap();
+    let (_folder, path) = folder_with("jamendo.tsv", JAMENDO);
     let tables = MetadataFiles {
         main: None,
         tables: vec![("tags".to_owned(), path)],
@@ -155,13 +150,8 @@ fn a_table_of_which_most_rows_are_rejected_is_an_error() {
     // Half of the rows may be rejected.
     let half = "file,label\na.wav,Rock\nb.wav,Jazz,more\n";
     let sql = "SELECT *, file AS clip_key FROM input";
-    assert_eq!(
-        cleaned_by("t.csv", half.as_bytes(), sql, |_| ())
-            .unwrap()
-            .rejects
-            .len(),
-        1
-    );
+    let cleaned = cleaned_by("t.csv", half.as_bytes(), sql, |_| ()).unwrap();
+    assert_eq!(cleaned.rejects.len(), 1);
 }
 
 #[test]
@@ -178,8 +168,7 @@ fn utf16_is_named_with_the_command_that_converts_it() {
         for name in ["it's 1.csv", "t.jsonl"] {
             let folder = tempfile::tempdir().unwrap();
             let refused = |file: &str, bytes: &[u8]| {
-                let path = folder.path().join(file);
-                std::fs::write(&path, bytes).unwrap();
+                let path = put(&folder, file, bytes);
                 let error = run(&recipe(Dataset::Table, vec![]), &path).unwrap_err();
                 assert_eq!(error.kind(), Kind::Usage);
                 let text = error.to_string();
@@ -228,14 +217,9 @@ fn unbalanced_quotes_say_how_many_lines_they_joined() {
         }
         let catalog = cleaned_by("t.csv", lines.join("\n").as_bytes(), sql, |_| ()).unwrap();
         let warnings = catalog.warnings.iter();
-        let quotes = warnings
-            .filter(|warning| warning.starts_with("metadata file"))
-            .cloned();
-        (
-            quotes.collect::<Vec<_>>(),
-            catalog.rejects.len(),
-            catalog.clips.len(),
-        )
+        let quotes = warnings.filter(|warning| warning.starts_with("metadata file"));
+        let quotes: Vec<String> = quotes.cloned().collect();
+        (quotes, catalog.rejects.len(), catalog.clips.len())
     };
     let joined = |line, n, found| {
         format!(
@@ -245,34 +229,21 @@ fn unbalanced_quotes_say_how_many_lines_they_joined() {
     };
 
     // Up to the end of the file, where the number of fields may be wrong, or right by chance.
-    assert_eq!(
-        warned(&[(12, "11.wav,\"title,Rock")]),
-        (vec![joined(12, 10, 2)], 1, 10)
-    );
-    assert_eq!(
-        warned(&[(12, "11.wav,title,\"Rock")]),
-        (vec![joined(12, 10, 3)], 1, 10)
-    );
+    for (line, found) in [("11.wav,\"title,Rock", 2), ("11.wav,title,\"Rock", 3)] {
+        let joined = vec![joined(12, 10, found)];
+        assert_eq!(warned(&[(12, line)]), (joined, 1, 10));
+    }
     // Up to the opening quote of a later field.
-    let closed = [(12, "11.wav,\"title,Rock"), (15, "14.wav,\"title\",Rock")];
-    assert_eq!(warned(&closed), (vec![joined(12, 4, 3)], 1, 16));
-    let spaced = [(12, "11.wav,\"title,Rock"), (15, "14.wav, \"title\" ,Rock")];
-    assert_eq!(warned(&spaced), (vec![joined(12, 4, 3)], 1, 16));
+    for closing in ["14.wav,\"title\",Rock", "14.wav, \"title\" ,Rock"] {
+        let changes = [(12, "11.wav,\"title,Rock"), (15, closing)];
+        assert_eq!(warned(&changes), (vec![joined(12, 4, 3)], 1, 16));
+    }
     // Up to a quote at the end of a later text, or before a text with a comma, which makes a sound row of all lines.
     for last in ["14.wav,7\",Rock", "14.wav,title,\"Rock, b\""] {
-        assert_eq!(
-            warned(&[(12, "11.wav,\"Heroes,Rock"), (15, last)]),
-            (
-                vec![
-                    "metadata file t.csv: a quote on line 12 joins 4 lines: each of them could be a row: close the quote, \
-                     or double it"
-                        .to_owned()
-                ],
-                0,
-                17
-            ),
-            "{last}"
-        );
+        let joined = "metadata file t.csv: a quote on line 12 joins 4 lines: each of them could be a row: close the \
+                      quote, or double it";
+        let changes = [(12, "11.wav,\"Heroes,Rock"), (15, last)];
+        assert_eq!(warned(&changes), (vec![joined.to_owned()], 0, 17), "{last}");
     }
     // Line breaks of a field that is closed are no fault, whatever follows its quotes.
     for field in [
