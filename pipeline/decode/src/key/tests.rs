@@ -252,10 +252,11 @@ fn tags_do_not_change_the_key() {
     }
 }
 
-/// Two files that differ in one property and decode differently, although the hashes of their audio are equal.
-struct Pair {
-    differs: &'static str,
-    files: [Vec<u8>; 2],
+/// Files that differ from another one in one property and decode differently, although the hashes of their audio are
+/// equal.
+struct Pairs {
+    file: Vec<u8>,
+    others: Vec<(&'static str, Vec<u8>)>,
 }
 
 /// Returns an Info frame with this change, followed by twelve MP3 frames.
@@ -273,68 +274,50 @@ fn mp3_with_hole(before: usize, n_bytes: usize) -> Vec<u8> {
     file
 }
 
-fn mp3_pairs() -> Vec<Pair> {
+fn mp3_pairs() -> Vec<Pairs> {
     let frames = mp3_frames(0..12);
+    let gap = || text(MP3_FRAME_BYTES);
+    let longer = |info: &mut Announced| {
+        info.n_frames = 20;
+        info.n_bytes *= 20;
+    };
 
     vec![
-        Pair {
-            differs: "delay",
-            files: [announced(|_| {}), announced(|info| info.delay_samples += 1)],
-        },
-        Pair {
-            differs: "padding",
-            files: [
-                announced(|_| {}),
-                announced(|info| info.padding_samples += 1),
+        Pairs {
+            file: announced(|_| {}),
+            others: vec![
+                ("delay", announced(|info| info.delay_samples += 1)),
+                ("padding", announced(|info| info.padding_samples += 1)),
+                ("announced frames", announced(|info| info.n_frames += 2)),
+                ("an Info frame", frames.clone()),
             ],
         },
-        Pair {
-            differs: "announced frames",
-            files: [announced(|_| {}), announced(|info| info.n_frames += 2)],
+        Pairs {
+            file: announced(|info| info.n_frames = 20),
+            others: vec![("announced bytes", announced(longer))],
         },
-        Pair {
-            differs: "announced bytes",
-            files: [
-                announced(|info| info.n_frames = 20),
-                announced(|info| {
-                    info.n_frames = 20;
-                    info.n_bytes *= 20;
-                }),
-            ],
-        },
-        Pair {
-            differs: "an Info frame",
-            files: [announced(|_| {}), frames.clone()],
-        },
-        Pair {
-            differs: "a hole",
-            files: [frames.clone(), mp3_with_hole(4, MP3_FRAME_BYTES)],
-        },
-        Pair {
-            differs: "the place of a hole",
-            files: [
-                mp3_with_hole(4, MP3_FRAME_BYTES),
-                mp3_with_hole(7, MP3_FRAME_BYTES),
+        Pairs {
+            file: mp3_with_hole(4, MP3_FRAME_BYTES),
+            others: vec![
+                ("a hole", frames.clone()),
+                ("the place of a hole", mp3_with_hole(7, MP3_FRAME_BYTES)),
             ],
         },
         // The frame before the skipped text is rejected.
-        Pair {
-            differs: "the length of a hole",
-            files: [mp3_with_hole(4, 300), mp3_with_hole(4, 1_000)],
+        Pairs {
+            file: mp3_with_hole(4, 300),
+            others: vec![("the length of a hole", mp3_with_hole(4, 1_000))],
         },
-        Pair {
-            differs: "a hole before an Info frame",
-            files: [
-                [frames.clone(), text(MP3_FRAME_BYTES), announced(|_| {})].concat(),
+        Pairs {
+            file: [frames.clone(), gap(), announced(|_| {})].concat(),
+            others: vec![(
+                "a hole before an Info frame",
                 [frames.clone(), announced(|_| {})].concat(),
-            ],
+            )],
         },
-        Pair {
-            differs: "a frame that breaks off",
-            files: [
-                [frames.clone(), mp3_frame(13)[..100].to_vec()].concat(),
-                frames,
-            ],
+        Pairs {
+            file: [&frames[..], &mp3_frame(13)[..100]].concat(),
+            others: vec![("a frame that breaks off", frames)],
         },
     ]
 }
@@ -346,31 +329,23 @@ fn wav(fmt: Vec<u8>, n_announced: u32) -> Vec<u8> {
     riff(&[fmt, data])
 }
 
-fn wav_pairs() -> Vec<Pair> {
+fn wav_pairs() -> Vec<Pairs> {
     let mut slower = fmt(1, 1, 16);
     slower[12..16].copy_from_slice(&22_050_u32.to_le_bytes());
-    let usual = wav(fmt(1, 1, 16), 16_000);
 
     vec![
-        Pair {
-            differs: "rate",
-            files: [usual.clone(), wav(slower, 16_000)],
+        Pairs {
+            file: wav(fmt(1, 1, 16), 16_000),
+            others: vec![
+                ("rate", wav(slower, 16_000)),
+                ("channels", wav(fmt(1, 2, 16), 16_000)),
+                ("bits", wav(fmt(1, 1, 32), 16_000)),
+                ("announced length", wav(fmt(1, 1, 16), 17_000)),
+            ],
         },
-        Pair {
-            differs: "channels",
-            files: [usual.clone(), wav(fmt(1, 2, 16), 16_000)],
-        },
-        Pair {
-            differs: "bits",
-            files: [usual.clone(), wav(fmt(1, 1, 32), 16_000)],
-        },
-        Pair {
-            differs: "codec",
-            files: [wav(fmt(6, 1, 8), 16_000), wav(fmt(7, 1, 8), 16_000)],
-        },
-        Pair {
-            differs: "announced length",
-            files: [usual, wav(fmt(1, 1, 16), 17_000)],
+        Pairs {
+            file: wav(fmt(6, 1, 8), 16_000),
+            others: vec![("codec", wav(fmt(7, 1, 8), 16_000))],
         },
     ]
 }
@@ -392,33 +367,32 @@ fn flac_with_hole(n_bytes: usize) -> Vec<u8> {
     [head(0), start.concat(), text(n_bytes), end.concat()].concat()
 }
 
-fn flac_pairs() -> Vec<Pair> {
-    let frames = [head(0), flac_frames(0..12)].concat();
+fn flac_pairs() -> Vec<Pairs> {
+    let frames = flac_frames(0..12);
+    let longer = [head(9_000), frames.clone()].concat();
+    let broken_off = [&head(0), &frames[..], &frame(12)[..500]].concat();
 
     vec![
-        Pair {
-            differs: "announced length",
-            files: [frames.clone(), [head(9_000), flac_frames(0..12)].concat()],
+        Pairs {
+            file: [head(0), frames].concat(),
+            others: vec![
+                ("announced length", longer),
+                ("a frame that breaks off", broken_off),
+            ],
         },
-        Pair {
-            differs: "rate of the first block",
-            files: [plain_flac(44_100, 16), plain_flac(32_000, 16)],
+        Pairs {
+            file: plain_flac(44_100, 16),
+            others: vec![
+                ("rate of the first block", plain_flac(32_000, 16)),
+                ("bits of the first block", plain_flac(44_100, 12)),
+            ],
         },
-        Pair {
-            differs: "bits of the first block",
-            files: [plain_flac(44_100, 16), plain_flac(44_100, 12)],
-        },
-        Pair {
-            differs: "a hole",
-            files: [flac_with_hole(0), flac_with_hole(2_000)],
-        },
-        Pair {
-            differs: "the length of a hole",
-            files: [flac_with_hole(2_000), flac_with_hole(4_000)],
-        },
-        Pair {
-            differs: "a frame that breaks off",
-            files: [[frames.clone(), frame(12)[..500].to_vec()].concat(), frames],
+        Pairs {
+            file: flac_with_hole(2_000),
+            others: vec![
+                ("a hole", flac_with_hole(0)),
+                ("the length of a hole", flac_with_hole(4_000)),
+            ],
         },
     ]
 }
@@ -454,122 +428,102 @@ fn tone_but(change: fn(&mut [Page])) -> Vec<u8> {
     pages::bytes(&pages)
 }
 
-fn ogg_pairs() -> Vec<Pair> {
-    let usual = tone_but(|_| {});
+/// Returns the test tone with its later pages delayed and renumbered.
+fn shifted(n_samples: i64, n_pages: u32) -> Vec<u8> {
+    let mut pages = tagged_tone(100);
+    delay(&mut pages[8..], n_samples);
+    renumber(&mut pages[8..], n_pages);
+    pages::bytes(&pages)
+}
+
+/// Returns the test tone with a packet that is none of Vorbis at this place of a page.
+fn with_foreign_packet(at: usize) -> Vec<u8> {
+    let mut pages = tagged_tone(100);
+    pages[8].packets.insert(at, vec![1; 30]);
+    pages::bytes(&pages)
+}
+
+fn ogg_pairs() -> Vec<Pairs> {
+    let early_last = tone_but(|pages| {
+        pages[8].granule -= 100;
+        pages[8].flags |= LAST;
+    });
+    let torn = tone_but(|pages| {
+        renumber(&mut pages[8..], 1);
+        tear(&mut pages[8]);
+    });
+    let open = tone_but(|pages| {
+        last(pages).flags = 0;
+        last(pages).packets.push(vec![2; 255]);
+        last(pages).is_open = true;
+    });
+    let early = tone_but(|pages| last(pages).granule -= 100);
+    let late_by_page_9 = tone_but(|pages| delay(&mut pages[9..], 5_000));
 
     vec![
-        Pair {
-            differs: "where the last block is cut",
-            files: [usual.clone(), tone_but(|pages| last(pages).granule -= 100)],
-        },
-        Pair {
-            differs: "a page that says that it is the last one",
-            files: [
-                tone_but(|pages| pages[8].granule -= 100),
-                tone_but(|pages| {
-                    pages[8].granule -= 100;
-                    pages[8].flags |= LAST;
-                }),
+        Pairs {
+            file: tone_but(|_| {}),
+            others: vec![
+                ("where the last block is cut", early),
+                ("a packet that is none of Vorbis", with_foreign_packet(2)),
             ],
         },
-        Pair {
-            differs: "a gap",
-            files: [
-                usual.clone(),
-                tone_but(|pages| delay(&mut pages[8..], 5_000)),
+        Pairs {
+            file: tone_but(|pages| pages[8].granule -= 100),
+            others: vec![("a page that says that it is the last one", early_last)],
+        },
+        Pairs {
+            file: shifted(5_000, 0),
+            others: vec![
+                ("a gap", tone_but(|_| {})),
+                ("the place of a gap", late_by_page_9),
+                ("a hole", shifted(5_000, 1)),
             ],
         },
-        Pair {
-            differs: "the place of a gap",
-            files: [
-                tone_but(|pages| delay(&mut pages[8..], 5_000)),
-                tone_but(|pages| delay(&mut pages[9..], 5_000)),
-            ],
+        Pairs {
+            file: shifted(-5_000, 1),
+            others: vec![("pages in a hole", shifted(-5_000, 3))],
         },
-        Pair {
-            differs: "a hole",
-            files: [
-                tone_but(|pages| delay(&mut pages[8..], 5_000)),
-                tone_but(|pages| {
-                    delay(&mut pages[8..], 5_000);
-                    renumber(&mut pages[8..], 1);
-                }),
-            ],
+        Pairs {
+            file: with_junk([200, 800]),
+            others: vec![("bytes in a hole", with_junk([800, 200]))],
         },
-        Pair {
-            differs: "pages in a hole",
-            files: [
-                tone_but(|pages| {
-                    delay(&mut pages[8..], -5_000);
-                    renumber(&mut pages[8..], 1);
-                }),
-                tone_but(|pages| {
-                    delay(&mut pages[8..], -5_000);
-                    renumber(&mut pages[8..], 3);
-                }),
-            ],
+        Pairs {
+            file: padded(&shifted(0, 1)),
+            others: vec![("a packet that is torn by a hole", padded(&torn))],
         },
-        Pair {
-            differs: "bytes in a hole",
-            files: [with_junk([200, 800]), with_junk([800, 200])],
+        Pairs {
+            file: tone_but(|pages| last(pages).flags = 0),
+            others: vec![("a packet that never ends", open)],
         },
-        Pair {
-            differs: "a packet that is torn by a hole",
-            files: [
-                padded(&tone_but(|pages| renumber(&mut pages[8..], 1))),
-                padded(&tone_but(|pages| {
-                    renumber(&mut pages[8..], 1);
-                    tear(&mut pages[8]);
-                })),
-            ],
+        Pairs {
+            file: with_tail(&text(500)),
+            others: vec![(
+                "bytes behind a stream that never ends",
+                with_tail(&text(900)),
+            )],
         },
-        Pair {
-            differs: "a packet that never ends",
-            files: [
-                tone_but(|pages| last(pages).flags = 0),
-                tone_but(|pages| {
-                    last(pages).flags = 0;
-                    last(pages).packets.push(vec![2; 255]);
-                    last(pages).is_open = true;
-                }),
-            ],
-        },
-        Pair {
-            differs: "bytes behind a stream that never ends",
-            files: [with_tail(&text(500)), with_tail(&text(900))],
-        },
-        Pair {
-            differs: "what the header of a damaged page claims",
-            files: [
-                with_tail(&damaged_page(50_000)),
+        Pairs {
+            file: with_tail(&damaged_page(50_000)),
+            others: vec![(
+                "what the header of a damaged page claims",
                 with_tail(&damaged_page(51_000)),
+            )],
+        },
+        Pairs {
+            file: with_foreign_packet(2),
+            others: vec![("the place of such a packet", with_foreign_packet(3))],
+        },
+        Pairs {
+            file: with_orphan(500),
+            others: vec![("bytes of a stream that nobody knows", with_orphan(900))],
+        },
+        Pairs {
+            file: silent(44_100, true),
+            others: vec![
+                ("rate in the identification header", silent(32_000, true)),
+                ("blocks in the set-up header", silent(44_100, false)),
             ],
-        },
-        Pair {
-            differs: "a packet that is none of Vorbis",
-            files: [
-                usual,
-                tone_but(|pages| pages[8].packets.insert(2, vec![1; 30])),
-            ],
-        },
-        Pair {
-            differs: "the place of such a packet",
-            files: [
-                tone_but(|pages| pages[8].packets.insert(2, vec![1; 30])),
-                tone_but(|pages| pages[8].packets.insert(3, vec![1; 30])),
-            ],
-        },
-        Pair {
-            differs: "bytes of a stream that nobody knows",
-            files: [with_orphan(500), with_orphan(900)],
-        },
-        Pair {
-            differs: "rate in the identification header",
-            files: [silent(44_100, true), silent(32_000, true)],
-        },
-        Pair {
-            differs: "blocks in the set-up header",
-            files: [silent(44_100, true), silent(44_100, false)],
         },
     ]
 }
@@ -634,14 +588,17 @@ fn silent(rate_hz: u32, is_long: bool) -> Vec<u8> {
 fn bytes_used_by_the_decoder_change_the_key() {
     let mut tester = Tester::new();
     let pairs = [mp3_pairs(), wav_pairs(), flac_pairs(), ogg_pairs()];
-    for Pair { differs, files } in pairs.into_iter().flatten() {
-        let [first, second] = files.map(|file| tester.read(&file));
+    for Pairs { file, others } in pairs.into_iter().flatten() {
+        let first = tester.read(&file);
+        for (differs, other) in others {
+            let second = tester.read(&other);
 
-        // The pair is a valid test only if the audio hashes of both files are equal and their outcomes differ.
-        assert!(first.0.audio.is_some(), "{differs}");
-        assert_eq!(first.0.audio, second.0.audio, "{differs}");
-        assert_ne!(first.1, second.1, "{differs}");
-        assert_ne!(first.0.decode, second.0.decode, "{differs}");
+            // A pair is a valid test only if the audio hashes of both files are equal and their outcomes differ.
+            assert!(first.0.audio.is_some(), "{differs}");
+            assert_eq!(first.0.audio, second.0.audio, "{differs}");
+            assert_ne!(first.1, second.1, "{differs}");
+            assert_ne!(first.0.decode, second.0.decode, "{differs}");
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::requantize::{PowerTable, pair_index};
 use super::side_info::{Block, Granule, SideInfo};
 use super::synthesis::Synthesis;
 use super::window::window;
-use super::{FRAME_SAMPLES, FrameDecoder, LINES, MainData, SUB_BANDS};
+use super::{FRAME_SAMPLES, FrameDecoder, FrameError, LINES, MainData, MonoDecoder, SUB_BANDS};
 
 /// Maximum error relative to a transform's largest output: some tens of f32 roundings of 6e-8 each.
 pub(super) const TRANSFORM_REL_MAX: f64 = 2e-6;
@@ -21,8 +21,8 @@ pub(super) const TRANSFORM_REL_MAX: f64 = 2e-6;
 pub(super) struct NoiseFrame {
     pub(super) header: FrameHeader,
     pub(super) side: SideInfo,
-    bytes: Vec<u8>,
-    n_missing_bits: usize,
+    pub(super) bytes: Vec<u8>,
+    pub(super) n_missing_bits: usize,
 }
 
 impl NoiseFrame {
@@ -31,6 +31,28 @@ impl NoiseFrame {
             bytes: &self.bytes,
             n_missing_bits: self.n_missing_bits,
         }
+    }
+
+    /// Decodes the frame, and returns the result with the samples of both channels.
+    pub(super) fn decode(
+        &self,
+        decoder: &mut FrameDecoder,
+    ) -> (Result<usize, FrameError>, [[f32; FRAME_SAMPLES]; 2]) {
+        let mut planes = [[0.0; FRAME_SAMPLES]; 2];
+        let [left, right] = &mut planes;
+        let result = decoder.decode(&self.header, &self.side, self.main(), [left, right]);
+        (result, planes)
+    }
+
+    /// Decodes the mean of the channels, and returns the result with the samples.
+    pub(super) fn decode_mean(
+        &self,
+        decoder: &mut MonoDecoder,
+        phase: usize,
+    ) -> (Result<usize, FrameError>, [f32; FRAME_SAMPLES]) {
+        let mut out = [0.0; FRAME_SAMPLES];
+        let result = decoder.decode(&self.header, &self.side, self.main(), phase, &mut out);
+        (result, out)
     }
 }
 
@@ -87,8 +109,14 @@ impl Noise {
         })
     }
 
-    fn bytes(&mut self, n: usize) -> Vec<u8> {
+    pub(super) fn bytes(&mut self, n: usize) -> Vec<u8> {
         (0..n).map(|_| self.byte()).collect()
+    }
+
+    /// Returns random samples of all sub-bands in `n` time slots.
+    pub(super) fn slots(&mut self, n: usize) -> Vec<[f32; SUB_BANDS]> {
+        let slots = (0..n).map(|_| std::array::from_fn(|_| self.value() as f32));
+        slots.collect()
     }
 
     fn lines(&mut self, n: usize) -> [f32; LINES] {
@@ -139,10 +167,9 @@ fn code_books_are_complete_and_match_the_reference() {
             }
         }
 
-        let side = if matches!(name, Table::Pairs(_)) {
-            table.len().isqrt()
-        } else {
-            2
+        let side = match name {
+            Table::Pairs(_) => table.len().isqrt(),
+            Table::Quads(_) => 2,
         };
         let found = probe.codes(name);
         assert_eq!(found.len(), own.len(), "{name:?}");
@@ -280,10 +307,7 @@ fn synthesis_matches_the_reference_in_pieces_of_any_length() {
     let mut filter = Filter::new();
 
     for n_slots in [18, 36, 18, 36, 36, 18] {
-        let slots: Vec<[f32; 32]> = (0..n_slots)
-            .map(|_| std::array::from_fn(|_| noise.value() as f32))
-            .collect();
-
+        let slots = noise.slots(n_slots);
         let mut got = [0.0; FRAME_SAMPLES];
         synthesis.run(&slots, &mut got);
 
@@ -325,17 +349,10 @@ fn noise_decodes_to_finite_samples_or_errors() {
             continue;
         };
 
-        let mut left = [0.0; FRAME_SAMPLES];
-        let mut right = [0.0; FRAME_SAMPLES];
-        let planes = [&mut left, &mut right];
-        if let Ok(n) = decoder.decode(&frame.header, &frame.side, frame.main(), planes) {
+        if let (Ok(n), planes) = frame.decode(&mut decoder) {
             n_decoded += 1;
-            assert!(
-                left[..n]
-                    .iter()
-                    .chain(&right[..n])
-                    .all(|sample| sample.is_finite())
-            );
+            let mut samples = planes.iter().flat_map(|plane| &plane[..n]);
+            assert!(samples.all(|sample| sample.is_finite()));
         }
 
         if noise.next().is_multiple_of(50) {
@@ -358,16 +375,14 @@ fn levels_give_equal_bits() {
             continue;
         };
 
-        let bytes = noise.bytes(2_048);
-        let main = MainData {
-            bytes: &bytes,
+        let frame = NoiseFrame {
+            header,
+            side,
+            bytes: noise.bytes(2_048),
             n_missing_bits: 0,
         };
-
         let [a, b] = decoders.each_mut().map(|decoder| {
-            let mut planes = [[0.0; FRAME_SAMPLES]; 2];
-            let [left, right] = &mut planes;
-            let decoded = decoder.decode(&header, &side, main, [left, right]);
+            let (decoded, planes) = frame.decode(decoder);
             (decoded, planes.map(|plane| plane.map(f32::to_bits)))
         });
         assert!(a == b);
@@ -419,7 +434,7 @@ fn reading_two_channels_at_once_equals_reading_each() {
     let mut n_lines = 0;
 
     for _ in 0..2_000 {
-        let bytes: Vec<u8> = (0..600).map(|_| noise.byte()).collect();
+        let bytes = noise.bytes(600);
         let granules = [(); 2].map(|()| noise_granule(&mut noise));
         let n_wanted = [(); 2].map(|()| noise.next() as usize % (LINES + 1));
 

@@ -46,58 +46,50 @@ fn decode(file: &[u8]) -> Result<(usize, usize), Reject> {
     Ok((out.samples.len(), testing::n_lost(&out, RATE_HZ)))
 }
 
+fn decoded(pages: &[Page]) -> (usize, usize) {
+    decode(&bytes(pages)).unwrap()
+}
+
 fn reason(file: &[u8]) -> Reason {
     decode(file).unwrap_err().reason
 }
 
 #[test]
 fn a_whole_stream_is_decoded_and_trimmed_by_its_last_granule() {
-    assert_eq!(
-        decode(&bytes(&stream(3))).unwrap(),
-        (29 * PACKET_SAMPLES, 0)
-    );
+    assert_eq!(decoded(&stream(3)), (29 * PACKET_SAMPLES, 0));
 
     let mut trimmed = stream(3);
     trimmed[4].granule -= 1_500;
-    assert_eq!(
-        decode(&bytes(&trimmed)).unwrap(),
-        (29 * PACKET_SAMPLES - 1_500, 0)
-    );
+    assert_eq!(decoded(&trimmed), (29 * PACKET_SAMPLES - 1_500, 0));
 
     // With a single page of audio, the page's granule is the length of the audio.
     let mut single = stream(1);
     single[2].granule = 5_000;
-    assert_eq!(decode(&bytes(&single)).unwrap(), (5_000, 0));
+    assert_eq!(decoded(&single), (5_000, 0));
 
     // A stream that was cut from a longer one has a late first granule and has lost no audio.
     let mut late = stream(3);
     late.iter_mut()
         .skip(2)
         .for_each(|page| page.granule += 1_000_000);
-    assert_eq!(decode(&bytes(&late)).unwrap(), (29 * PACKET_SAMPLES, 0));
+    assert_eq!(decoded(&late), (29 * PACKET_SAMPLES, 0));
 }
 
 #[test]
 fn missing_pages_become_silence_of_their_length() {
     let mut pages = stream(5);
     pages.remove(4);
-    assert_eq!(
-        decode(&bytes(&pages)).unwrap(),
-        (49 * PACKET_SAMPLES, 11 * PACKET_SAMPLES)
-    );
+    assert_eq!(decoded(&pages), (49 * PACKET_SAMPLES, 11 * PACKET_SAMPLES));
 
     // Nothing replaces a page missing at the start. The first packet after the page adds no samples either.
     let mut pages = stream(5);
     pages.remove(2);
-    assert_eq!(
-        decode(&bytes(&pages)).unwrap(),
-        (39 * PACKET_SAMPLES, 10 * PACKET_SAMPLES)
-    );
+    assert_eq!(decoded(&pages), (39 * PACKET_SAMPLES, 10 * PACKET_SAMPLES));
 
     // If page numbers jump but granules do not, no audio is missing.
     let mut pages = stream(5);
     pages.iter_mut().skip(4).for_each(|page| page.sequence += 3);
-    assert_eq!(decode(&bytes(&pages)).unwrap(), (49 * PACKET_SAMPLES, 0));
+    assert_eq!(decoded(&pages), (49 * PACKET_SAMPLES, 0));
 }
 
 #[test]
@@ -107,7 +99,7 @@ fn stream_joined_late_has_no_loss_at_the_start() {
         page.sequence += 5_000;
         page.granule += 100_000;
     }
-    assert_eq!(decode(&bytes(&pages)).unwrap(), (49 * PACKET_SAMPLES, 0));
+    assert_eq!(decoded(&pages), (49 * PACKET_SAMPLES, 0));
 }
 
 #[test]
@@ -148,7 +140,7 @@ fn granules_beyond_the_file_size_are_ignored() {
             pages[number].granule = granule;
 
             assert_eq!(
-                decode(&bytes(&pages)).unwrap(),
+                decoded(&pages),
                 (49 * PACKET_SAMPLES, 0),
                 "{granule} on page {number}"
             );
@@ -167,21 +159,15 @@ fn packets_span_pages_and_torn_packets_are_lost() {
     pages[3].granule += PACKET_SAMPLES as i64;
     pages[4].granule += PACKET_SAMPLES as i64;
 
-    assert_eq!(decode(&bytes(&pages)).unwrap(), (30 * PACKET_SAMPLES, 0));
+    assert_eq!(decoded(&pages), (30 * PACKET_SAMPLES, 0));
 
     // The end of the long packet is missing. Lost are the long packet and the next one, which overlaps with it.
     pages[3].flags = 0;
     pages[3].packets.remove(0);
-    assert_eq!(
-        decode(&bytes(&pages)).unwrap(),
-        (30 * PACKET_SAMPLES, 2 * PACKET_SAMPLES)
-    );
+    assert_eq!(decoded(&pages), (30 * PACKET_SAMPLES, 2 * PACKET_SAMPLES));
 
     // The file ends within the long packet, which is lost.
-    assert_eq!(
-        decode(&bytes(&pages[..3])).unwrap(),
-        (9 * PACKET_SAMPLES, PACKET_SAMPLES)
-    );
+    assert_eq!(decoded(&pages[..3]), (9 * PACKET_SAMPLES, PACKET_SAMPLES));
 }
 
 #[test]
@@ -230,7 +216,7 @@ fn vorbis_is_selected_among_parallel_streams() {
     let mut both = vec![video[0].clone(), audio[0].clone(), video[1].clone()];
     both.extend_from_slice(&audio[1..]);
     both.push(video[2].clone());
-    assert_eq!(decode(&bytes(&both)).unwrap(), (29 * PACKET_SAMPLES, 0));
+    assert_eq!(decoded(&both), (29 * PACKET_SAMPLES, 0));
 
     assert_eq!(reason(&bytes(&video)), Reason::UnsupportedCodec);
     assert_eq!(reason(&bytes(&stream(3)[1..])), Reason::NotAudio);
@@ -280,10 +266,7 @@ fn hole_before_a_page_without_granule_counts_once() {
 
     let total = 59 * PACKET_SAMPLES;
     // Lost are the packets of two pages, and the packet that overlaps with them.
-    assert_eq!(
-        decode(&bytes(&pages)).unwrap(),
-        (total, 21 * PACKET_SAMPLES)
-    );
+    assert_eq!(decoded(&pages), (total, 21 * PACKET_SAMPLES));
 }
 
 #[test]
@@ -336,9 +319,7 @@ fn refused(setup: &Setup) -> Option<Reason> {
 /// Creates a Vorbis code book, but only the fields before the lengths of its code words.
 fn book_of(n_dimensions: u64, n_entries: u64) -> BitWriter {
     let mut bits = BitWriter::default();
-    bits.write(0x56_4342, 24)
-        .write(n_dimensions, 16)
-        .write(n_entries, 24);
+    bits.write_all([(0x56_4342, 24), (n_dimensions, 16), (n_entries, 24)]);
     bits
 }
 
@@ -346,6 +327,13 @@ fn with_book(book: BitWriter) -> Setup {
     let mut setup = Setup::default();
     setup.books.push(book);
     setup
+}
+
+fn with_books(books: Vec<BitWriter>) -> Setup {
+    Setup {
+        books,
+        ..Setup::default()
+    }
 }
 
 fn with_floor(floor: BitWriter) -> Setup {
@@ -362,42 +350,36 @@ fn code_books_that_are_not_trees_are_rejected() {
 
     // Code books with too many code words, with too few, and with a word longer than 32 bits in an ordered list.
     let mut many = book_of(1, 3);
-    many.write(0, 2).write(0, 15).write(0, 4);
+    many.write_all([(0, 2), (0, 15), (0, 4)]);
     assert_eq!(refused(&with_book(many)), Some(Reason::Damaged));
 
     let mut few = book_of(1, 2);
-    few.write(0, 2).write(1, 10).write(0, 4);
+    few.write_all([(0, 2), (1, 10), (0, 4)]);
     assert_eq!(refused(&with_book(few)), Some(Reason::Damaged));
 
     let mut long = book_of(1, 2);
-    long.write(1, 1)
-        .write(31, 5)
-        .write(0, 2)
-        .write(2, 2)
-        .write(0, 4);
+    long.write_all([(1, 1), (31, 5), (0, 2), (2, 2), (0, 4)]);
     assert_eq!(refused(&with_book(long)), Some(Reason::Damaged));
 
     // A book with one entry of one bit is also valid. A book without entries is allowed if it is never used.
     let mut single = book_of(1, 1);
-    single.write(0, 2).write(0, 5).write(0, 4);
+    single.write_all([(0, 2), (0, 5), (0, 4)]);
     assert_eq!(refused(&with_book(single.clone())), None);
 
     let mut empty = book_of(1, 4);
-    empty.write(2, 2).write(0, 4).write(0, 4);
+    empty.write_all([(2, 2), (0, 4), (0, 4)]);
     assert_eq!(refused(&with_book(empty.clone())), None);
 
-    let read = Setup {
-        books: vec![empty, book(true)],
-        ..Setup::default()
-    };
-    assert_eq!(refused(&read), Some(Reason::Damaged));
+    assert_eq!(
+        refused(&with_books(vec![empty, book(true)])),
+        Some(Reason::Damaged)
+    );
 
     // Both books have no vectors, but the residue needs some.
-    let flat = Setup {
-        books: vec![book(false), book(false)],
-        ..Setup::default()
-    };
-    assert_eq!(refused(&flat), Some(Reason::Damaged));
+    assert_eq!(
+        refused(&with_books(vec![book(false), book(false)])),
+        Some(Reason::Damaged)
+    );
     assert_eq!(refused(&with_book(book_of(0, 2))), Some(Reason::Damaged));
 }
 
@@ -410,13 +392,13 @@ fn channels_refused(
     submap_of: &[u64],
 ) -> Option<Reason> {
     let mut classes = book_of(group_size, 2);
-    classes.write(0, 2).write(0, 5).write(0, 5).write(0, 4);
+    classes.write_all([(0, 2), (0, 5), (0, 5), (0, 4)]);
     let mut setup = with_book(classes);
 
     setup.residue = BitWriter::default();
-    setup.residue.write(kind, 16).write(0, 24).write(128, 24);
-    setup.residue.write(31, 24).write(0, 6).write(2, 8);
-    setup.residue.write(1, 3).write(0, 1).write(1, 8);
+    setup.residue.write_all([(kind, 16), (0, 24), (128, 24)]);
+    setup.residue.write_all([(31, 24), (0, 6), (2, 8)]);
+    setup.residue.write_all([(1, 3), (0, 1), (1, 8)]);
 
     let n_submaps = submap_of.iter().max().map_or(1, |last| last + 1);
     setup.mapping = BitWriter::default();
@@ -472,29 +454,25 @@ fn oversized_code_books_are_too_large() {
 
     // A header of a few bytes with 2^17 entries of 17 bits, each a vector of 31 values: 16 MB of memory for a book.
     let mut vectors = book_of(31, 1 << 17);
-    vectors
-        .write(1, 1)
-        .write(16, 5)
-        .write(1 << 17, 18)
-        .write(1, 4)
-        .write(0, 64)
-        .write(0, 4)
-        .write(0, 1)
-        .write(0, 1);
+    vectors.write_all([
+        (1, 1),
+        (16, 5),
+        (1 << 17, 18),
+        (1, 4),
+        (0, 64),
+        (0, 4),
+        (0, 1),
+        (0, 1),
+    ]);
     let mut setup = with_book(vectors.clone());
     setup.books.extend([vectors.clone(), vectors]);
     assert_eq!(refused(&setup), Some(Reason::TooLarge));
 
-    let many = Setup {
-        books: vec![book(true); 256],
-        ..Setup::default()
-    };
-    assert_eq!(refused(&many), Some(Reason::TooLarge));
-    let most = Setup {
-        books: vec![book(true); 255],
-        ..Setup::default()
-    };
-    assert_eq!(refused(&most), None);
+    assert_eq!(
+        refused(&with_books(vec![book(true); 256])),
+        Some(Reason::TooLarge)
+    );
+    assert_eq!(refused(&with_books(vec![book(true); 255])), None);
 }
 
 #[test]
@@ -520,16 +498,12 @@ fn lattices_with_wrong_root_in_symphonia_are_rejected() {
 
                 let mut book = book_of(u64::from(n_dimensions), n_entries);
                 // Write a sparse list with two code words.
-                book.write(2, 2)
-                    .write(1, 1)
-                    .write(0, 5)
-                    .write(1, 1)
-                    .write(0, 5);
+                book.write_all([(2, 2), (1, 1), (0, 5), (1, 1), (0, 5)]);
                 for _ in 2..n_entries {
                     book.write(0, 1);
                 }
 
-                book.write(1, 4).write(0, 64).write(0, 4).write(0, 1);
+                book.write_all([(1, 4), (0, 64), (0, 4), (0, 1)]);
                 for _ in 0..n_values {
                     book.write(0, 1);
                 }
@@ -584,14 +558,16 @@ fn floors_that_divide_by_zero_are_rejected() {
 
     // A floor with more than 65 points: nine partitions of class 0 with 8 points each.
     let mut many = BitWriter::default();
-    many.write(1, 16)
-        .write(9, 5)
-        .write(0, 36)
-        .write(7, 3)
-        .write(0, 2)
-        .write(1, 8)
-        .write(0, 2)
-        .write(10, 4);
+    many.write_all([
+        (1, 16),
+        (9, 5),
+        (0, 36),
+        (7, 3),
+        (0, 2),
+        (1, 8),
+        (0, 2),
+        (10, 4),
+    ]);
     for point in 1..=72 {
         many.write(point, 10);
     }
@@ -599,28 +575,31 @@ fn floors_that_divide_by_zero_are_rejected() {
 
     // A floor with the number of a code book that does not exist.
     let mut other = BitWriter::default();
-    other
-        .write(1, 16)
-        .write(1, 5)
-        .write(0, 4)
-        .write(0, 3)
-        .write(0, 2)
-        .write(9, 8)
-        .write(0, 2)
-        .write(7, 4)
-        .write(3, 7);
+    other.write_all([
+        (1, 16),
+        (1, 5),
+        (0, 4),
+        (0, 3),
+        (0, 2),
+        (9, 8),
+        (0, 2),
+        (7, 4),
+        (3, 7),
+    ]);
     assert_eq!(refused(&with_floor(other)), Some(Reason::Damaged));
 }
 
 fn with_floor0(order: u64, n_books: u64) -> Setup {
     let mut bits = BitWriter::default();
-    bits.write(0, 16)
-        .write(order, 8)
-        .write(44_100, 16)
-        .write(64, 16)
-        .write(6, 6)
-        .write(100, 8)
-        .write(n_books - 1, 4);
+    bits.write_all([
+        (0, 16),
+        (order, 8),
+        (44_100, 16),
+        (64, 16),
+        (6, 6),
+        (100, 8),
+        (n_books - 1, 4),
+    ]);
     for _ in 0..n_books {
         bits.write(1, 8);
     }

@@ -189,6 +189,14 @@ impl BitWriter {
         }
         self
     }
+
+    /// Writes pairs of a value and its number of bits.
+    pub(crate) fn write_all<const N: usize>(&mut self, fields: [(u64, u32); N]) -> &mut Self {
+        for (value, n_bits) in fields {
+            self.write(value, n_bits);
+        }
+        self
+    }
 }
 
 /// The parts of a Vorbis set-up header. Each fault in the tests affects one of them.
@@ -205,20 +213,10 @@ pub(crate) struct Setup {
 /// Creates a Vorbis code book with two entries of one bit, optionally with vectors of one value each.
 pub(crate) fn book(has_vectors: bool) -> BitWriter {
     let mut bits = BitWriter::default();
-    bits.write(0x56_4342, 24)
-        .write(1, 16)
-        .write(2, 24)
-        .write(0, 2)
-        .write(0, 5)
-        .write(0, 5);
+    bits.write_all([(0x56_4342, 24), (1, 16), (2, 24), (0, 2), (0, 5), (0, 5)]);
 
     if has_vectors {
-        bits.write(1, 4)
-            .write(0, 32)
-            .write(0, 32)
-            .write(0, 4)
-            .write(0, 1)
-            .write(0, 2);
+        bits.write_all([(1, 4), (0, 32), (0, 32), (0, 4), (0, 1), (0, 2)]);
     } else {
         bits.write(0, 4);
     }
@@ -232,14 +230,16 @@ pub(crate) fn floor1(points: &[u64]) -> BitWriter {
     let n_points = points.len() as u64;
 
     // Fields: one partition of class 0; its points; no subclasses; book 0; multiplier; bits of a point.
-    bits.write(1, 16)
-        .write(1, 5)
-        .write(0, 4)
-        .write(n_points - 1, 3)
-        .write(0, 2)
-        .write(1, 8)
-        .write(0, 2)
-        .write(7, 4);
+    bits.write_all([
+        (1, 16),
+        (1, 5),
+        (0, 4),
+        (n_points - 1, 3),
+        (0, 2),
+        (1, 8),
+        (0, 2),
+        (7, 4),
+    ]);
 
     for &point in points {
         bits.write(point, 7);
@@ -254,22 +254,11 @@ impl Default for Setup {
     fn default() -> Self {
         let mut residue = BitWriter::default();
         // Fields: type 1, range 0 to 128, partitions of 32, one class, book 0; book 1 in the first pass.
-        residue
-            .write(1, 16)
-            .write(0, 24)
-            .write(128, 24)
-            .write(31, 24)
-            .write(0, 6)
-            .write(0, 8);
-        residue.write(1, 3).write(0, 1).write(1, 8);
+        residue.write_all([(1, 16), (0, 24), (128, 24), (31, 24), (0, 6), (0, 8)]);
+        residue.write_all([(1, 3), (0, 1), (1, 8)]);
 
         let mut mapping = BitWriter::default();
-        mapping
-            .write(0, 16)
-            .write(0, 1)
-            .write(0, 1)
-            .write(0, 2)
-            .write(0, 24);
+        mapping.write_all([(0, 16), (0, 1), (0, 1), (0, 2), (0, 24)]);
         Self {
             books: vec![book(false), book(true)],
             floor: floor1(&[20, 60]),
@@ -296,7 +285,7 @@ impl Setup {
 
         bits.write(self.modes.len() as u64 - 1, 6);
         for &is_long in &self.modes {
-            bits.write(u64::from(is_long), 1).write(0, 32).write(0, 8);
+            bits.write_all([(u64::from(is_long), 1), (0, 32), (0, 8)]);
         }
 
         bits.write(1, 1);

@@ -456,21 +456,13 @@ mod tests {
         let late = chunk(b"JUNK", &[0; 5_000]);
         let many = fmt(1, 65_535, 16);
 
-        refused(
-            &[many.clone(), data.clone()],
-            Reason::TooLarge,
-            "65535 channels",
-        );
-        refused(
-            &[late, many.clone(), data.clone()],
-            Reason::TooLarge,
-            "65535 channels",
-        );
-        refused(
-            &[fmt(1, 1, 16), many, data.clone()],
-            Reason::TooLarge,
-            "65535 channels",
-        );
+        for chunks in [
+            vec![many.clone(), data.clone()],
+            vec![late, many.clone(), data.clone()],
+            vec![fmt(1, 1, 16), many, data.clone()],
+        ] {
+            refused(&chunks, Reason::TooLarge, "65535 channels");
+        }
         refused(&[fmt(1, 0, 16), data], Reason::NotAudio, "no channel");
     }
 
@@ -478,40 +470,22 @@ mod tests {
     fn contradictory_headers_are_described() {
         let data = chunk(b"data", &[0; 8]);
 
-        refused(
-            &[fmt(1, 1, 16), fmt(1, 2, 16), data.clone()],
-            Reason::NotAudio,
-            "two fmt chunks",
-        );
-        refused(
-            &[data.clone(), fmt(1, 1, 16)],
-            Reason::NotAudio,
-            "before a fmt chunk",
-        );
-        refused(
-            &[chunk(b"fmt ", &[1, 0, 1, 0]), data.clone()],
-            Reason::NotAudio,
-            "too short",
-        );
-        refused(
-            &[fmt(0xFFFE, 1, 16), data.clone()],
-            Reason::NotAudio,
-            "too short",
-        );
-
-        refused(&[fmt(1, 1, 16)], Reason::NotAudio, "no data chunk");
-        refused(&[], Reason::NotAudio, "no data chunk");
-
-        refused(
-            &[fmt(1, 1, 12), data.clone()],
-            Reason::UnsupportedCodec,
-            "12 bits",
-        );
-        refused(
-            &[fmt(2, 1, 4), data.clone()],
-            Reason::UnsupportedCodec,
-            "0x0002",
-        );
+        let [mono, stereo] = [1, 2].map(|n_channels| fmt(1, n_channels, 16));
+        let short = chunk(b"fmt ", &[1, 0, 1, 0]);
+        for (chunks, words) in [
+            (vec![mono.clone(), stereo, data.clone()], "two fmt chunks"),
+            (vec![data.clone(), mono.clone()], "before a fmt chunk"),
+            (vec![short, data.clone()], "too short"),
+            (vec![fmt(0xFFFE, 1, 16), data.clone()], "too short"),
+            (vec![mono], "no data chunk"),
+            (vec![], "no data chunk"),
+        ] {
+            refused(&chunks, Reason::NotAudio, words);
+        }
+        for (header, words) in [(fmt(1, 1, 12), "12 bits"), (fmt(2, 1, 4), "0x0002")] {
+            let chunks = [header, data.clone()];
+            refused(&chunks, Reason::UnsupportedCodec, words);
+        }
 
         assert_eq!(
             outcome(&[fmt(1, 1, 16), fmt(1, 1, 16), data]),
@@ -533,11 +507,8 @@ mod tests {
         let data = chunk(b"data", &[0; 24]);
         let words = "samples of 6 bytes in blocks of 8 bytes";
         let padded = with_blocks(fmt(1, 2, 24), 8);
-        refused(
-            &[padded.clone(), data.clone()],
-            Reason::UnsupportedCodec,
-            words,
-        );
+        let chunks = [padded.clone(), data.clone()];
+        refused(&chunks, Reason::UnsupportedCodec, words);
 
         // Block sizes that no container has are ignored, and so is one that the byte rate contradicts.
         let mut contradicted = padded;
@@ -571,11 +542,8 @@ mod tests {
             "text is not read"
         );
         list[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-        refused(
-            &[list, fmt(1, 2, 16), chunk(b"data", &[0; 8])],
-            Reason::NotAudio,
-            "no data chunk",
-        );
+        let chunks = [list, fmt(1, 2, 16), chunk(b"data", &[0; 8])];
+        refused(&chunks, Reason::NotAudio, "no data chunk");
     }
 
     #[test]
@@ -641,16 +609,12 @@ mod tests {
         }
 
         assert_eq!(outcome(&extensible(32, 3, 3, &GUID_ENDS[1])), Ok((3, 24)));
-        refused(
-            &extensible(24, 3, 1, &[7; 14]),
-            Reason::UnsupportedCodec,
-            "GUID",
-        );
-        refused(
-            &extensible(40, 3, 1, &GUID_ENDS[0]),
-            Reason::UnsupportedCodec,
-            "40 bits",
-        );
+        for (chunks, words) in [
+            (extensible(24, 3, 1, &[7; 14]), "GUID"),
+            (extensible(40, 3, 1, &GUID_ENDS[0]), "40 bits"),
+        ] {
+            refused(&chunks, Reason::UnsupportedCodec, words);
+        }
     }
 
     #[test]

@@ -267,14 +267,7 @@ fn aiff_chunks_may_have_any_order_and_samples_an_offset() {
 #[test]
 fn broken_aiff_headers_are_rejects() {
     let reason = |chunks: &[Vec<u8>]| {
-        let args = DecodeArgs {
-            sample_rate_hz: 44_100,
-            duration_s: None,
-            min_duration_s: 0.0,
-            keep_rate: false,
-        };
-        let mut decoder = FileDecoder::new(args, Level::Scalar).unwrap();
-        let outcome = decoder.decode("", &form(chunks), &mut Pcm::default());
+        let outcome = testing::decode(&form(chunks), 44_100, &mut Pcm::default());
         outcome.unwrap_err().reason
     };
     let common = comm(b"NONE", 1, 16);
@@ -284,23 +277,18 @@ fn broken_aiff_headers_are_rejects() {
 
     assert_eq!(reason(std::slice::from_ref(&sound)), Reason::NotAudio);
     assert_eq!(reason(std::slice::from_ref(&common)), Reason::NotAudio);
-    assert_eq!(
-        reason(&[common.clone(), big_chunk(b"SSND", &[0; 7])]),
-        Reason::NotAudio
-    );
-    assert_eq!(
-        reason(&[common.clone(), comm(b"NONE", 2, 16), sound.clone()]),
-        Reason::NotAudio
-    );
-    assert_eq!(
-        reason(&[comm(b"NONE", 9, 16), sound.clone()]),
-        Reason::TooLarge
-    );
-    assert_eq!(
-        reason(&[comm(b"ima4", 1, 16), sound.clone()]),
-        Reason::UnsupportedCodec
-    );
-    assert_eq!(reason(&[no_rate, sound]), Reason::UnsupportedCodec);
+    let short = big_chunk(b"SSND", &[0; 7]);
+    assert_eq!(reason(&[common.clone(), short]), Reason::NotAudio);
+    let other = comm(b"NONE", 2, 16);
+    let twice = [common.clone(), other, sound.clone()];
+    assert_eq!(reason(&twice), Reason::NotAudio);
+    for (header, wanted) in [
+        (comm(b"NONE", 9, 16), Reason::TooLarge),
+        (comm(b"ima4", 1, 16), Reason::UnsupportedCodec),
+        (no_rate, Reason::UnsupportedCodec),
+    ] {
+        assert_eq!(reason(&[header, sound.clone()]), wanted);
+    }
     assert_eq!(reason(&[common, ssnd(&[])]), Reason::NoAudio);
 }
 

@@ -12,8 +12,8 @@ use crate::layer3::header::{FrameHeader, Mode, Version};
 use crate::layer3::reference::{self, Filter, Hybrid, Intensity};
 use crate::layer3::scale_factors::ScaleFactors;
 use crate::layer3::side_info::{Block, Granule, SideInfo};
-use crate::layer3::tests::{Noise, TRANSFORM_REL_MAX, lanes};
-use crate::layer3::{FRAME_SAMPLES, FrameDecoder, LINES, MainData, SUB_BANDS};
+use crate::layer3::tests::{Noise, NoiseFrame, TRANSFORM_REL_MAX, lanes};
+use crate::layer3::{FrameDecoder, LINES, SUB_BANDS};
 
 /// Maximum error relative to the loudest sample: that of three transforms, one of which is the hybrid's and one is the
 /// synthesis, and of the sums and gains before them.
@@ -23,57 +23,36 @@ const N_FRAMES: usize = 80;
 /// Number of bytes of main data, which is more than a frame of noise needs.
 const MAIN_BYTES: usize = 1_200;
 
-/// A frame of noise that every decoder accepts.
-struct JointFrame {
-    header: FrameHeader,
-    side: SideInfo,
-    bytes: Vec<u8>,
-}
-
-impl JointFrame {
-    /// Creates a frame with random block types. Returns `None` if the random side info is not valid or does not decode.
-    fn new(noise: &mut Noise, head: [u8; 4]) -> Option<Self> {
-        let header = FrameHeader::parse(head).unwrap();
-        let side_bytes: Vec<u8> = (0..header.side_info_bytes())
-            .map(|_| noise.byte())
-            .collect();
-        let mut side = SideInfo::parse(&header, &side_bytes).ok()?;
-        for granule in &mut side.granules {
-            for (channel, coded) in granule.iter_mut().enumerate() {
-                // Half of the blocks are short, and half of those mixed. Mixed blocks with long windows have long bands.
-                let blocks = [Block::Long, Block::Start, Block::End];
-                coded.block = *blocks
-                    .get(noise.next() as usize % 6)
-                    .unwrap_or(&Block::Short);
-                coded.is_mixed = coded.block != Block::Long && noise.next().is_multiple_of(2);
-                // Few values in the right channel leave bands for intensity stereo.
-                let n_pairs = if channel == 0 { 260 } else { 60 };
-                coded.n_big = 2 * (noise.next() % n_pairs) as usize;
-                coded.n_bits = 100 + 4 * coded.n_big;
-                // Limit the gain, because loud values would hide errors in the others.
-                coded.global_gain = 170 + coded.global_gain % 16;
-            }
-        }
-
-        let bytes = (0..MAIN_BYTES).map(|_| noise.byte()).collect();
-        let frame = Self {
-            header,
-            side,
-            bytes,
-        };
-        let mut planes = [[0.0; FRAME_SAMPLES]; 2];
-        let [left, right] = &mut planes;
-        let mut decoder = FrameDecoder::new(Level::detect()).unwrap();
-        let decoded = decoder.decode(&frame.header, &frame.side, frame.main(), [left, right]);
-        decoded.ok().map(|_| frame)
-    }
-
-    fn main(&self) -> MainData<'_> {
-        MainData {
-            bytes: &self.bytes,
-            n_missing_bits: 0,
+/// Creates a frame of noise with random block types. Returns `None` if the random side info is not valid or does not decode.
+fn joint_frame(noise: &mut Noise, head: [u8; 4]) -> Option<NoiseFrame> {
+    let header = FrameHeader::parse(head).unwrap();
+    let mut side = SideInfo::parse(&header, &noise.bytes(header.side_info_bytes())).ok()?;
+    for granule in &mut side.granules {
+        for (channel, coded) in granule.iter_mut().enumerate() {
+            // Half of the blocks are short, and half of those mixed. Mixed blocks with long windows have long bands.
+            let blocks = [Block::Long, Block::Start, Block::End];
+            coded.block = *blocks
+                .get(noise.next() as usize % 6)
+                .unwrap_or(&Block::Short);
+            coded.is_mixed = coded.block != Block::Long && noise.next().is_multiple_of(2);
+            // Few values in the right channel leave bands for intensity stereo.
+            let n_pairs = if channel == 0 { 260 } else { 60 };
+            coded.n_big = 2 * (noise.next() % n_pairs) as usize;
+            coded.n_bits = 100 + 4 * coded.n_big;
+            // Limit the gain, because loud values would hide errors in the others.
+            coded.global_gain = 170 + coded.global_gain % 16;
         }
     }
+
+    let frame = NoiseFrame {
+        header,
+        side,
+        bytes: noise.bytes(MAIN_BYTES),
+        n_missing_bits: 0,
+    };
+    let mut decoder = FrameDecoder::new(Level::detect()).unwrap();
+    let (decoded, _) = frame.decode(&mut decoder);
+    decoded.ok().map(|_| frame)
 }
 
 /// Returns the scale factor bands of a channel with their stereo positions.
@@ -96,8 +75,8 @@ struct Reference {
 
 impl Reference {
     /// Returns the sub-band samples of both channels of a frame, by time slot.
-    fn decode(&mut self, frame: &JointFrame) -> [Vec<[f64; SUB_BANDS]>; 2] {
-        let JointFrame { header, side, .. } = frame;
+    fn decode(&mut self, frame: &NoiseFrame) -> [Vec<[f64; SUB_BANDS]>; 2] {
+        let NoiseFrame { header, side, .. } = frame;
         let mut reader = GranuleReader::new(lanes());
         let mut coded = CodedFrame::new(header, side, frame.main());
         let mut slots = [Vec::new(), Vec::new()];
@@ -193,7 +172,7 @@ impl Comparison {
     }
 }
 
-fn is_the_references(frames: &[JointFrame]) {
+fn is_the_references(frames: &[NoiseFrame]) {
     let mut reference = Reference {
         hybrids: [Hybrid::new(), Hybrid::new()],
     };
@@ -209,17 +188,14 @@ fn is_the_references(frames: &[JointFrame]) {
 
     for frame in frames {
         let slots = reference.decode(frame);
-        let mut planes = [[0.0; FRAME_SAMPLES]; 2];
-        let [left, right] = &mut planes;
-        let n = full.decode(&frame.header, &frame.side, frame.main(), [left, right]);
+        let (n, planes) = frame.decode(&mut full);
         let n = n.unwrap();
         for (at, comparison) in of_full.iter_mut().enumerate() {
             comparison.add(&planes[at][..n], slots[at].iter().copied());
         }
 
         for (decoder, comparison) in &mut means {
-            let mut out = [0.0; FRAME_SAMPLES];
-            let n = decoder.decode(&frame.header, &frame.side, frame.main(), 0, &mut out);
+            let (n, out) = frame.decode_mean(decoder, 0);
             let pairs = slots[0].iter().zip(&slots[1]);
             let mean =
                 pairs.map(|(left, right)| std::array::from_fn(|at| (left[at] + right[at]) * 0.5));
@@ -249,7 +225,7 @@ fn joint_stereo_of_any_block_types_matches_the_reference() {
             let head = [0xFF, version, 0x90, extension];
             let mut frames = Vec::new();
             while frames.len() < N_FRAMES {
-                frames.extend(JointFrame::new(&mut noise, head));
+                frames.extend(joint_frame(&mut noise, head));
             }
             is_the_references(&frames);
 

@@ -13,8 +13,8 @@ use crate::layer3::reference::Filter;
 use crate::layer3::reorder::reorder;
 use crate::layer3::side_info::{Block, Granule, SideInfo};
 use crate::layer3::synthesis::Synthesis;
-use crate::layer3::tests::{Noise, TRANSFORM_REL_MAX};
-use crate::layer3::{FRAME_SAMPLES, FrameDecoder, FrameError, LINES, MainData, SUB_BANDS};
+use crate::layer3::tests::{Noise, NoiseFrame, TRANSFORM_REL_MAX};
+use crate::layer3::{FRAME_SAMPLES, FrameDecoder, FrameError, LINES, MainData};
 
 /// Maximum difference from the mean of the stereo decoder's channels, relative to their loudest sample. Each decoder
 /// has two transforms for each of two channels, all of which are within `TRANSFORM_REL_MAX` of the reference.
@@ -119,9 +119,7 @@ fn synthesis_is_the_references(n_sub_bands: usize, level: Level) -> Vec<u32> {
     for phase in 0..2 {
         let mut filter = Filter::new();
         for n_slots in [18, 36, 18, 36, 36, 18] {
-            let slots: Vec<[f32; SUB_BANDS]> = (0..n_slots)
-                .map(|_| std::array::from_fn(|_| noise.value() as f32))
-                .collect();
+            let slots = noise.slots(n_slots);
             let mut got = vec![0.0; HALF * n_slots];
             lanes.run(|| half.run_half(phase, &slots, &mut got));
             bits.extend(got.iter().map(|sample| sample.to_bits()));
@@ -157,9 +155,7 @@ fn synthesis_is_every_second_sample_of_the_references() {
 #[test]
 fn edge_is_resampled() {
     let mut noise = Noise(11);
-    let slots: Vec<[f32; SUB_BANDS]> = (0..20 * 36)
-        .map(|_| std::array::from_fn(|_| noise.value() as f32))
-        .collect();
+    let slots = noise.slots(20 * 36);
     let mut filter = Filter::new();
     let whole: Vec<f64> = slots
         .iter()
@@ -216,43 +212,26 @@ fn edge_is_resampled() {
     }
 }
 
-/// A frame of noise whose granules have so few values that the lines of each channel end below `n_lines`.
-struct LowFrame {
-    header: FrameHeader,
-    side: SideInfo,
-    bytes: Vec<u8>,
-}
+/// Creates a frame of noise whose granules have so few values that the lines of each channel end below `n_lines`. Returns
+/// `None` if the random side info is not valid.
+fn low_frame(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Option<NoiseFrame> {
+    let header = FrameHeader::parse(head)?;
+    let mut side = SideInfo::parse(&header, &noise.bytes(header.side_info_bytes())).ok()?;
 
-impl LowFrame {
-    /// Creates a frame of noise. Returns `None` if the random side info is not valid.
-    fn new(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Option<Self> {
-        let header = FrameHeader::parse(head)?;
-        let bytes: Vec<u8> = (0..header.side_info_bytes())
-            .map(|_| noise.byte())
-            .collect();
-        let mut side = SideInfo::parse(&header, &bytes).ok()?;
-
-        for granule in side.granules.iter_mut().flatten() {
-            // Usually enough bits for the scale factors. Four values take about five bits.
-            granule.n_big = noise.next() as usize % (n_lines / 4) * 2;
-            granule.n_bits = 60 + noise.next() as usize % n_lines;
-            // Limit the gain, because loud values would hide errors in the others.
-            granule.global_gain = 150 + granule.global_gain % 16;
-        }
-
-        Some(Self {
-            header,
-            side,
-            bytes: (0..1_000).map(|_| noise.byte()).collect(),
-        })
+    for granule in side.granules.iter_mut().flatten() {
+        // Usually enough bits for the scale factors. Four values take about five bits.
+        granule.n_big = noise.next() as usize % (n_lines / 4) * 2;
+        granule.n_bits = 60 + noise.next() as usize % n_lines;
+        // Limit the gain, because loud values would hide errors in the others.
+        granule.global_gain = 150 + granule.global_gain % 16;
     }
 
-    fn main(&self) -> MainData<'_> {
-        MainData {
-            bytes: &self.bytes,
-            n_missing_bits: 0,
-        }
-    }
+    Some(NoiseFrame {
+        header,
+        side,
+        bytes: noise.bytes(1_000),
+        n_missing_bits: 0,
+    })
 }
 
 /// A frame without lines above the band's edge decodes to the mean of both channels, at every sample or every
@@ -322,10 +301,10 @@ fn damaged_end_of_a_side_channel_is_found() {
 }
 
 /// Returns frames of noise that decode without error and have no nonzero lines from `n_lines` on.
-fn low_frames(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Vec<LowFrame> {
+fn low_frames(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Vec<NoiseFrame> {
     let mut frames = Vec::new();
     for _ in 0..20_000 {
-        let frame = LowFrame::new(noise, head, n_lines);
+        let frame = low_frame(noise, head, n_lines);
         frames.extend(frame.filter(|frame| is_low(frame, n_lines)));
         if frames.len() == 60 {
             return frames;
@@ -334,7 +313,7 @@ fn low_frames(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Vec<LowFrame>
     panic!("{head:x?}: {} frames are low", frames.len());
 }
 
-fn part_is_of_the_whole(frames: &[LowFrame], band: Band, phase: usize) {
+fn part_is_of_the_whole(frames: &[NoiseFrame], band: Band, phase: usize) {
     let mut full = FrameDecoder::new(Level::detect()).unwrap();
     let mut part = MonoDecoder::new(band, Level::detect()).unwrap();
     let mut got = Vec::new();
@@ -343,22 +322,18 @@ fn part_is_of_the_whole(frames: &[LowFrame], band: Band, phase: usize) {
     let mut loudest = 0.0_f32;
 
     for frame in frames {
-        let mut planes = [[0.0; FRAME_SAMPLES]; 2];
-        let [left, right] = &mut planes;
-        let (header, side) = (&frame.header, &frame.side);
-        let n = full.decode(header, side, frame.main(), [left, right]);
+        let (n, [left, mut right]) = frame.decode(&mut full);
         let n = n.unwrap();
 
-        if header.n_channels() == 1 {
-            *right = *left;
+        if frame.header.n_channels() == 1 {
+            right = left;
         }
         for (left, right) in left[..n].iter().zip(&right[..n]) {
             want.push((left + right) * 0.5);
             loudest = loudest.max(left.abs()).max(right.abs());
         }
 
-        let mut out = [0.0; FRAME_SAMPLES];
-        let n_out = part.decode(header, side, frame.main(), phase, &mut out);
+        let (n_out, out) = frame.decode_mean(&mut part, phase);
         assert_eq!(n_out, Ok(n / band.step()));
         got.extend_from_slice(&out[..n / band.step()]);
     }
@@ -374,11 +349,9 @@ fn part_is_of_the_whole(frames: &[LowFrame], band: Band, phase: usize) {
 }
 
 /// Reports whether a frame decodes and all its spectral lines from `n_lines` on are zero.
-fn is_low(frame: &LowFrame, n_lines: usize) -> bool {
+fn is_low(frame: &NoiseFrame, n_lines: usize) -> bool {
     let mut decoder = FrameDecoder::new(Level::detect()).unwrap();
-    let mut planes = [[0.0; FRAME_SAMPLES]; 2];
-    let [left, right] = &mut planes;
-    let decoded = decoder.decode(&frame.header, &frame.side, frame.main(), [left, right]);
+    let (decoded, _) = frame.decode(&mut decoder);
     let n_granules = frame.header.n_granules();
 
     decoded.is_ok()
@@ -389,9 +362,8 @@ fn is_low(frame: &LowFrame, n_lines: usize) -> bool {
 }
 
 /// Decodes a frame and returns the bit patterns of its samples.
-fn decoded_bits(decoder: &mut MonoDecoder, frame: &LowFrame) -> [u32; FRAME_SAMPLES] {
-    let mut out = [0.0; FRAME_SAMPLES];
-    let decoded = decoder.decode(&frame.header, &frame.side, frame.main(), 0, &mut out);
+fn decoded_bits(decoder: &mut MonoDecoder, frame: &NoiseFrame) -> [u32; FRAME_SAMPLES] {
+    let (decoded, out) = frame.decode_mean(decoder, 0);
     decoded.unwrap();
     out.map(f32::to_bits)
 }
@@ -431,18 +403,11 @@ fn noise_decodes_to_finite_samples_or_errors() {
             continue;
         };
 
-        let header = &frame.header;
-        let side = &frame.side;
-        let main = frame.main();
         let phase = noise.next() as usize;
-
-        let mut planes = [[0.0; FRAME_SAMPLES]; 2];
-        let [left, right] = &mut planes;
-        let whole = full.decode(header, side, main, [left, right]);
+        let (whole, _) = frame.decode(&mut full);
 
         for (decoder, scalar) in decoders.iter_mut().zip(&mut scalar) {
-            let mut out = [0.0; FRAME_SAMPLES];
-            let decoded = decoder.decode(header, side, main, phase, &mut out);
+            let (decoded, out) = frame.decode_mean(decoder, phase);
             assert!(decoded.is_ok() || whole.is_err(), "{decoded:?}");
             if decoder.band() == Band::WHOLE {
                 assert_eq!(decoded, whole);
@@ -451,8 +416,7 @@ fn noise_decodes_to_finite_samples_or_errors() {
             assert!(out.iter().all(|sample| sample.is_finite()));
             n_decoded += usize::from(decoded.is_ok());
 
-            let mut same = [0.0; FRAME_SAMPLES];
-            let again = scalar.decode(header, side, main, phase, &mut same);
+            let (again, same) = frame.decode_mean(scalar, phase);
             assert_eq!(
                 (again, same.map(f32::to_bits)),
                 (decoded, out.map(f32::to_bits))
