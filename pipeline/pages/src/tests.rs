@@ -14,6 +14,44 @@ const HOSTILE: [&str; 6] = [
     "&lt;script&gt; &amp; {{7*7}} ${7*7} \u{1}\u{FFFE}",
 ];
 
+fn series(name: &str, values: Vec<f64>) -> Series {
+    Series {
+        name: name.to_owned(),
+        values,
+    }
+}
+
+fn chart(title: &str, plot: Plot) -> Chart {
+    Chart {
+        title: title.to_owned(),
+        note: String::new(),
+        plot,
+    }
+}
+
+/// Returns the HTML of a page with one part.
+fn html_of(part: Part) -> String {
+    let mut section = Section::new("section");
+    section.parts.push(part);
+    let page = Page {
+        sections: vec![section],
+        ..Page::default()
+    };
+    page.to_html()
+}
+
+/// Returns a plot of a line through these points.
+fn line_through(points: Vec<(f64, f64)>) -> Plot {
+    let line = Line {
+        points,
+        ..Line::default()
+    };
+    Plot::Lines(Lines {
+        lines: vec![line],
+        ..Lines::default()
+    })
+}
+
 /// Returns a page with `text` in every place that a caller can set.
 fn page_of(text: &str) -> Page {
     let text = text.to_owned();
@@ -26,31 +64,17 @@ fn page_of(text: &str) -> Page {
     let bars = Bars {
         named: text.clone(),
         names: vec![text.clone(), text.clone()],
-        series: vec![
-            Series {
-                name: text.clone(),
-                values: vec![1.0, 2.0],
-            },
-            Series {
-                name: text.clone(),
-                values: vec![3.0],
-            },
-        ],
+        series: vec![series(&text, vec![1.0, 2.0]), series(&text, vec![3.0])],
         unit: text.clone(),
     };
 
+    let step = |left| Step {
+        name: text.clone(),
+        left,
+    };
     let funnel = Funnel {
         counted: text.clone(),
-        steps: vec![
-            Step {
-                name: text.clone(),
-                left: 9,
-            },
-            Step {
-                name: text.clone(),
-                left: 3,
-            },
-        ],
+        steps: vec![step(9), step(3)],
     };
 
     let histogram = Histogram {
@@ -281,20 +305,8 @@ fn charts_without_numbers_do_not_panic() {
             values: vec![f32::INFINITY; 6],
             ..HeatMap::default()
         }),
-        Plot::Lines(Lines {
-            lines: vec![Line {
-                points: vec![(1.0, 5.0)],
-                ..Line::default()
-            }],
-            ..Lines::default()
-        }),
-        Plot::Lines(Lines {
-            lines: vec![Line {
-                points: vec![(1.0, f64::MIN), (f64::MAX, f64::MAX), (2.0, 5.0)],
-                ..Line::default()
-            }],
-            ..Lines::default()
-        }),
+        line_through(vec![(1.0, 5.0)]),
+        line_through(vec![(1.0, f64::MIN), (f64::MAX, f64::MAX), (2.0, 5.0)]),
         Plot::Histogram(Histogram {
             axis: Axis {
                 name: String::new(),
@@ -306,28 +318,13 @@ fn charts_without_numbers_do_not_panic() {
         }),
         Plot::Bars(Bars {
             names: vec!["a".to_owned()],
-            series: vec![Series {
-                name: String::new(),
-                values: vec![f64::NAN],
-            }],
+            series: vec![series("", vec![f64::NAN])],
             ..Bars::default()
         }),
     ];
 
-    let charts = empty.map(|plot| Chart {
-        title: "empty".to_owned(),
-        note: String::new(),
-        plot,
-    });
-
-    let mut section = Section::new("empty");
-    section.parts.push(Part::Charts(charts.to_vec()));
-    let page = Page {
-        sections: vec![section],
-        ..Page::default()
-    };
-
-    assert!(page.to_html().contains("empty"));
+    let charts = empty.map(|plot| chart("empty", plot));
+    assert!(html_of(Part::Charts(charts.to_vec())).contains("empty"));
 }
 
 #[test]
@@ -337,14 +334,7 @@ fn long_tables_state_the_omitted_rows() {
         table.rows.push(vec![row.into()]);
     }
 
-    let mut section = Section::new("table");
-    section.parts.push(Part::Table(table));
-    let page = Page {
-        sections: vec![section],
-        ..Page::default()
-    };
-
-    assert!(page.to_html().contains("734 more rows are not shown."));
+    assert!(html_of(Part::Table(table)).contains("734 more rows are not shown."));
 }
 
 #[test]
@@ -374,12 +364,8 @@ fn long_bar_names_are_shortened_with_full_title() {
     ];
 
     let counts = names.map(|name| (name.to_owned(), 5));
-    let chart = Chart {
-        title: "Classes".to_owned(),
-        note: String::new(),
-        plot: Plot::Bars(Bars::counts("class", "clips", &counts)),
-    };
-    let html = chart.markup().into_string();
+    let bars = Plot::Bars(Bars::counts("class", "clips", &counts));
+    let html = chart("Classes", bars).markup().into_string();
 
     for words in [
         ">Rock<title>Rock</title></text>",
@@ -395,17 +381,13 @@ fn long_bar_names_are_shortened_with_full_title() {
 
 #[test]
 fn a_matrix_has_counts_and_shares() {
-    let chart = Chart {
-        title: "Confusion".to_owned(),
-        note: String::new(),
-        plot: Plot::Matrix(Matrix {
-            down: "true class".to_owned(),
-            across: "predicted class".to_owned(),
-            names: vec!["Rock".to_owned(), "Jazz".to_owned()],
-            counts: vec![vec![30, 10], vec![0, 5]],
-        }),
-    };
-    let html = chart.markup().into_string();
+    let matrix = Plot::Matrix(Matrix {
+        down: "true class".to_owned(),
+        across: "predicted class".to_owned(),
+        names: vec!["Rock".to_owned(), "Jazz".to_owned()],
+        counts: vec![vec![30, 10], vec![0, 5]],
+    });
+    let html = chart("Confusion", matrix).markup().into_string();
 
     for words in [
         ">30</text>",
@@ -423,17 +405,8 @@ fn a_matrix_has_counts_and_shares() {
         names,
         ..Matrix::default()
     });
-    let chart = Chart {
-        plot: many,
-        ..chart
-    };
-
-    let cells = chart
-        .to_svg()
-        .unwrap()
-        .matches("<rect class=\"f k10\"")
-        .count();
-    assert_eq!(cells, 163 * 163);
+    let svg = chart("Confusion", many).to_svg().unwrap();
+    assert_eq!(svg.matches("<rect class=\"f k10\"").count(), 163 * 163);
 }
 
 #[test]
@@ -452,24 +425,14 @@ fn a_map_is_coloured_by_buttons_and_its_points_are_all_there() {
         });
     }
 
-    let mut section = Section::new("map");
-    section.parts.push(Part::Charts(vec![Chart {
-        title: "Map".to_owned(),
-        note: String::new(),
-        plot: Plot::Scatter(Scatter {
-            id: "m-1<".to_owned(),
-            counted: "rows".to_owned(),
-            grouped: "class".to_owned(),
-            groups: ["a", "b", "c"].map(str::to_owned).to_vec(),
-            points,
-        }),
-    }]));
-
-    let page = Page {
-        sections: vec![section],
-        ..Page::default()
-    };
-    let html = page.to_html();
+    let map = Plot::Scatter(Scatter {
+        id: "m-1<".to_owned(),
+        counted: "rows".to_owned(),
+        grouped: "class".to_owned(),
+        groups: ["a", "b", "c"].map(str::to_owned).to_vec(),
+        points,
+    });
+    let html = html_of(Part::Charts(vec![chart("Map", map)]));
 
     assert_eq!(html.matches("h0").count(), 1000);
     assert_eq!(html.matches("<g class=\"l p k").count(), 6);

@@ -11,6 +11,14 @@ use wavemill_sql::testing::{Clip, TestStore, feature};
 
 use super::*;
 
+/// Formats for every feature.
+const FORMATS: [Format; 4] = [
+    Format::Npy,
+    Format::Png,
+    Format::Huggingface,
+    Format::Webdataset,
+];
+
 /// An export of [`TestStore::small`], in a temporary folder.
 #[derive(Debug)]
 struct Exported {
@@ -30,6 +38,11 @@ impl Exported {
     fn text(&self, name: &str) -> String {
         String::from_utf8(self.bytes(name)).expect("text")
     }
+
+    fn assert_has(&self, name: &str, part: &str) {
+        let text = self.text(name);
+        assert!(text.contains(part), "{name}: {text}");
+    }
 }
 
 fn try_export(
@@ -41,6 +54,20 @@ fn try_export(
     let root = tempfile::tempdir().expect("a folder");
     let splits: Vec<String> = splits.iter().map(|&name| name.to_owned()).collect();
 
+    let out = root.path().join("out");
+    fs::create_dir(&out).expect("a new folder");
+    let report = export_to(&out, store, feature, format, &splits, &Progress::default())?;
+    Ok(Exported { root, report })
+}
+
+fn export_to(
+    out: &Path,
+    store: &TestStore,
+    feature: &str,
+    format: Format,
+    splits: &[String],
+    progress: &Progress,
+) -> Result<Report, ExportError> {
     let opened = Store::at(store.folder.path());
     let job = Job {
         store: &opened,
@@ -48,14 +75,10 @@ fn try_export(
         manifest: &store.manifest,
         feature: Some(feature),
         target: None,
-        splits: &splits,
+        splits,
         format,
     };
-
-    let out = root.path().join("out");
-    fs::create_dir(&out).expect("a new folder");
-    let report = run(&job, &out, &Progress::default())?;
-    Ok(Exported { root, report })
+    run(&job, out, progress)
 }
 
 fn export(feature: &str, format: Format, splits: &[&str]) -> Exported {
@@ -63,10 +86,8 @@ fn export(feature: &str, format: Format, splits: &[&str]) -> Exported {
 }
 
 fn error(feature: &str, format: Format, splits: &[&str]) -> String {
-    match try_export(&TestStore::small(), feature, format, splits) {
-        Ok(_) => panic!("{feature} was exported"),
-        Err(error) => error.to_string(),
-    }
+    let exported = try_export(&TestStore::small(), feature, format, splits);
+    exported.expect_err(feature).to_string()
 }
 
 /// Splits an npy file into header and values.
@@ -104,11 +125,7 @@ fn an_array_a_split_has_the_stored_bytes_in_order() {
         BTreeMap::from([("none".to_owned(), 3)])
     );
     assert_eq!(exported.report.files, 5);
-    assert!(
-        exported
-            .text("export.json")
-            .contains("\"feature_id\": \"id-of-log_mel\"")
-    );
+    exported.assert_has("export.json", "\"feature_id\": \"id-of-log_mel\"");
 }
 
 /// Returns the names and contents of the members of a tar file, in order.
@@ -197,11 +214,7 @@ fn rows_of_several_shapes_have_a_file_each() {
         assert!(head.contains(&format!("(2, {})", clip + 1)), "{head}");
         assert_eq!(values.len(), 2 * (clip + 1) * 4);
 
-        assert!(
-            exported
-                .text("training.csv")
-                .contains(&format!(",{name}\n"))
-        );
+        exported.assert_has("training.csv", &format!(",{name}\n"));
     }
 
     assert_eq!(exported.report.left_out.len(), 2);
@@ -222,11 +235,8 @@ fn pictures_lie_in_a_folder_a_class() {
         "id,class,folder\n0,Folk,Folk\n1,Jazz,Jazz\n2,Rock,Rock\n"
     );
 
-    let lines = exported.text("training.csv");
-    assert!(
-        lines.contains(",Jazz,1,training/Jazz/000__000001.mp3_0.png\n"),
-        "{lines}"
-    );
+    let line = ",Jazz,1,training/Jazz/000__000001.mp3_0.png\n";
+    exported.assert_has("training.csv", line);
 }
 
 /// Creates the small store with a recipe that defines `log_mel` with two bands; `more` adds keys to the feature.
@@ -257,10 +267,9 @@ fn sounds_lie_in_a_folder_a_class() {
     // The row has three frames with a hop of 512 samples.
     assert_eq!(wav.len(), 58 + 3 * 512 * 4);
 
-    assert!(
-        exported
-            .text("training.csv")
-            .contains(",Jazz,1,training/Jazz/000__000001.mp3_0.wav\n")
+    exported.assert_has(
+        "training.csv",
+        ",Jazz,1,training/Jazz/000__000001.mp3_0.wav\n",
     );
 
     let about: serde_json::Value =
@@ -284,10 +293,8 @@ fn sounds_lie_in_a_folder_a_class() {
 #[test]
 fn features_that_cannot_become_sound_are_rejected() {
     fn refused(more: serde_json::Value) -> String {
-        match try_export(&store_of_bands(more), "log_mel", Format::Wav, &[]) {
-            Ok(_) => panic!("it was exported"),
-            Err(error) => error.to_string(),
-        }
+        let exported = try_export(&store_of_bands(more), "log_mel", Format::Wav, &[]);
+        exported.expect_err("refused").to_string()
     }
 
     let allowed = "only features with op = \"pcm\", or with op = \"mel\" and normalize = \"none\" can be exported";
@@ -383,12 +390,7 @@ fn a_damaged_file_is_named_and_nothing_is_written() {
     bytes[middle] ^= 1;
     fs::write(&path, bytes).expect("a file");
 
-    for format in [
-        Format::Npy,
-        Format::Png,
-        Format::Huggingface,
-        Format::Webdataset,
-    ] {
+    for format in FORMATS {
         let error = try_export(&store, "log_mel", format, &[]).expect_err("damage");
         assert_eq!(error.kind(), Kind::Damaged, "{error}");
         assert!(error.to_string().contains(&entry.path), "{error}");
@@ -397,12 +399,7 @@ fn a_damaged_file_is_named_and_nothing_is_written() {
 
 #[test]
 fn equal_exports_have_equal_bytes() {
-    for format in [
-        Format::Npy,
-        Format::Png,
-        Format::Huggingface,
-        Format::Webdataset,
-    ] {
+    for format in FORMATS {
         let [one, other] = [(); 2].map(|()| export("log_mel", format, &[]));
 
         let mut folders = vec![one.path("")];
@@ -426,25 +423,14 @@ fn equal_exports_have_equal_bytes() {
 #[test]
 fn stopped_export_returns_stopped() {
     let store = TestStore::small();
-    let opened = Store::at(store.folder.path());
     let root = tempfile::tempdir().expect("a folder");
-
-    let job = Job {
-        store: &opened,
-        version: 1,
-        manifest: &store.manifest,
-        feature: Some("log_mel"),
-        target: None,
-        splits: &[],
-        format: Format::Npy,
-    };
-
     let progress = Progress::default();
     progress
         .stop
         .store(true, std::sync::atomic::Ordering::Relaxed);
 
-    let error = run(&job, root.path(), &progress).expect_err("stopped");
+    let stopped = export_to(root.path(), &store, "log_mel", Format::Npy, &[], &progress);
+    let error = stopped.expect_err("stopped");
     assert_eq!(error.kind(), Kind::Interrupted, "{error}");
     assert_eq!(fs::read_dir(root.path()).expect("a folder").count(), 0);
 }

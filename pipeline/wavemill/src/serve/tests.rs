@@ -30,6 +30,13 @@ impl Running {
         Response::read(stream)
     }
 
+    /// Sends the head of an upload.
+    fn begin(&self, stream: &mut TcpStream, headers: &str) {
+        let line = "POST /api/predict HTTP/1.1";
+        let head = format!("{line}\r\nHost: {}\r\n{headers}\r\n", self.address);
+        stream.write_all(head.as_bytes()).expect("it reads");
+    }
+
     fn get(&self, path: &str) -> Response {
         self.ask("GET", path, "", b"")
     }
@@ -156,11 +163,7 @@ fn invalid_uploads_get_an_explanation() {
 fn oversized_upload_is_rejected_while_receiving() {
     let running = Running::start(small());
     let mut stream = running.connect();
-    let head = format!(
-        "POST /api/predict HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
-        running.address
-    );
-    stream.write_all(head.as_bytes()).expect("it reads");
+    running.begin(&mut stream, "Transfer-Encoding: chunked\r\n");
 
     // A chunked body without an announced length is rejected when its size exceeds the limit.
     let chunk = [b"10000\r\n".as_slice(), &vec![b'x'; 0x10000], b"\r\n"].concat();
@@ -187,11 +190,8 @@ fn a_form_is_limited_before_its_file_begins() {
     let running = Running::start(small());
     for begin in ["", "--b\r\nContent-Disposition: form-data; name=\""] {
         let mut stream = running.connect();
-        let head = format!(
-            "POST /api/predict HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n{FORM}\r\n",
-            running.address
-        );
-        stream.write_all(head.as_bytes()).expect("it reads");
+        let headers = format!("Transfer-Encoding: chunked\r\n{FORM}");
+        running.begin(&mut stream, &headers);
         let body = format!("{begin}{}", "x".repeat(1_000_000));
         let chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
         stream.write_all(chunks.as_bytes()).expect("it reads");
@@ -213,12 +213,9 @@ fn upload_in_small_pieces_times_out() {
     });
 
     let begin = Instant::now();
-    let head = format!(
-        "POST /api/predict HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000\r\n\r\nabc",
-        running.address
-    );
     let mut dripping = running.connect();
-    dripping.write_all(head.as_bytes()).expect("it reads");
+    running.begin(&mut dripping, "Content-Length: 1000\r\n");
+    dripping.write_all(b"abc").expect("it reads");
     let drops = dripping.try_clone().expect("a handle");
     let drip = spawn(move || {
         let mut drops = drops;
@@ -243,12 +240,8 @@ fn disconnected_client_starts_no_prediction() {
 
     for _ in 0..4 {
         let mut stream = running.connect();
-        let head = format!(
-            "POST /api/predict HTTP/1.1\r\nHost: {}\r\nContent-Length: 4\r\n\r\nslow",
-            running.address
-        );
-
-        stream.write_all(head.as_bytes()).expect("it reads");
+        running.begin(&mut stream, "Content-Length: 4\r\n");
+        stream.write_all(b"slow").expect("it reads");
         sleep(Duration::from_millis(100));
         drop(stream);
         sleep(Duration::from_millis(800));
