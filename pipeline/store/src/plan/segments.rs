@@ -182,26 +182,16 @@ mod tests {
     #[test]
     fn a_clip_without_segments_is_one_of_the_wanted_length() {
         let mut audio = spec(None, None, None);
-        assert_eq!(
-            segments(&audio, 1234),
-            [Segment {
-                variant: PLAIN,
-                number: 0,
-                start: 0,
-                len: 1234
-            }]
-        );
+        let whole = |len| Segment {
+            variant: PLAIN,
+            number: 0,
+            start: 0,
+            len,
+        };
+        assert_eq!(segments(&audio, 1234), [whole(1234)]);
 
         audio.duration_s = Some(30.0);
-        assert_eq!(
-            segments(&audio, 1234),
-            [Segment {
-                variant: PLAIN,
-                number: 0,
-                start: 0,
-                len: 30_000
-            }]
-        );
+        assert_eq!(segments(&audio, 1234), [whole(30_000)]);
     }
 
     #[test]
