@@ -81,14 +81,25 @@ impl Made {
         answers: &Answers,
         settings: &EvaluationSettings,
     ) -> Result<Evaluation, String> {
-        evaluate(
-            open(&self.folder),
-            answers,
-            settings,
-            &AtomicBool::new(false),
-        )
-        .map(|evaluated| evaluated.evaluation)
-        .map_err(|error| error.to_string())
+        let evaluated = self.evaluated(answers, settings);
+        evaluated
+            .map(|evaluated| evaluated.evaluation)
+            .map_err(|error| error.to_string())
+    }
+
+    fn evaluated(
+        &self,
+        answers: &Answers,
+        settings: &EvaluationSettings,
+    ) -> Result<Evaluated, EvaluationError> {
+        let stop = AtomicBool::new(false);
+        evaluate(open(&self.folder), answers, settings, &stop)
+    }
+
+    /// Checks that predictions are refused with this message.
+    fn assert_refused(&self, answers: &Answers, message: &str) {
+        let said = self.evaluate(answers).expect_err(message);
+        assert_eq!(said, format!("predictions: {message}"));
     }
 
     fn matrix(&self) -> Answers {
@@ -182,30 +193,33 @@ fn logits_have_the_scores_of_their_softmax() {
 #[test]
 fn values_that_are_no_probabilities_are_named_with_their_row() {
     let made = segmented();
-    let said = |changed: [f64; 3]| {
-        let mut values: Vec<f64> = (0..made.keys.len()).flat_map(probabilities).collect();
-        values[9..12].copy_from_slice(&changed);
-        let shape = [made.keys.len(), 3];
-        let error = made.evaluate(&Answers::Matrix { values, shape });
-        error.expect_err("no probabilities")
-    };
     let (clip, _, segment) = &made.keys[3];
     let row = format!("{clip}, segment {segment}");
     let remedy =
         "give probabilities, or set logits if the values are inputs of a softmax or sigmoid";
 
-    assert_eq!(
-        said([0.5, f64::NAN, 0.5]),
-        format!("predictions: {row}, target genre: probability of class class 1 is NaN")
-    );
-    assert_eq!(
-        said([0.5, 0.5, 0.5]),
-        format!("predictions: {row}: the probabilities sum to 1.5000, not 1: {remedy}")
-    );
-    assert_eq!(
-        said([-1.0, 1.0, 1.0]),
-        format!("predictions: {row}: -1 is not a probability: {remedy}")
-    );
+    for (changed, problem) in [
+        (
+            [0.5, f64::NAN, 0.5],
+            ", target genre: probability of class class 1 is NaN".to_owned(),
+        ),
+        (
+            [0.5, 0.5, 0.5],
+            format!(": the probabilities sum to 1.5000, not 1: {remedy}"),
+        ),
+        (
+            [-1.0, 1.0, 1.0],
+            format!(": -1 is not a probability: {remedy}"),
+        ),
+    ] {
+        let mut values: Vec<f64> = (0..made.keys.len()).flat_map(probabilities).collect();
+        values[9..12].copy_from_slice(&changed);
+        let shape = [made.keys.len(), 3];
+        made.assert_refused(
+            &Answers::Matrix { values, shape },
+            &(row.clone() + &problem),
+        );
+    }
 }
 
 #[test]
@@ -213,42 +227,39 @@ fn predictions_that_do_not_fit_the_rows_are_refused() {
     let made = segmented();
     let lists = made.lists();
     let (clip, ..) = &made.keys[15];
-    let said = |answers: &Answers| made.evaluate(answers).expect_err("unfit");
 
     let short = Answers::Matrix {
         values: vec![0.25; 60],
         shape: [15, 4],
     };
-    assert_eq!(
-        said(&short),
-        "predictions: 15 rows of 4 values, but split test of version 1 has 16 rows, and target genre has 3 classes: \
-         give all rows of the split in the manifest's order, or a table with the columns clip_key and segment"
+    made.assert_refused(
+        &short,
+        "15 rows of 4 values, but split test of version 1 has 16 rows, and target genre has 3 classes: \
+         give all rows of the split in the manifest's order, or a table with the columns clip_key and segment",
     );
-    assert_eq!(
-        said(&table(lists.slice(2, 14))),
-        format!(
-            "predictions: 2 of the 16 rows of the split are missing, the first is {clip}, segment 0: predict all rows"
-        )
+    made.assert_refused(
+        &table(lists.slice(2, 14)),
+        &format!("2 of the 16 rows of the split are missing, the first is {clip}, segment 0: predict all rows"),
     );
-    assert_eq!(
-        said(&Answers::Table(vec![lists.clone(), lists.slice(0, 1)])),
-        format!("predictions: {clip}, segment 1 occurs twice: give one prediction for each row")
+    made.assert_refused(
+        &Answers::Table(vec![lists.clone(), lists.slice(0, 1)]),
+        &format!("{clip}, segment 1 occurs twice: give one prediction for each row"),
     );
-    assert_eq!(
-        said(&table(lists.project(&[0, 2]).expect("columns"))),
-        format!(
-            "predictions: several rows are {}: add the columns segment and variant to the table",
+    made.assert_refused(
+        &table(lists.project(&[0, 2]).expect("columns")),
+        &format!(
+            "several rows are {}: add the columns segment and variant to the table",
             made.keys[0].0
-        )
+        ),
     );
-    assert_eq!(
-        said(&table(lists.project(&[1, 2]).expect("columns"))),
-        "predictions: a table needs the column clip_key or track_id, and segment if clips have several rows"
+    made.assert_refused(
+        &table(lists.project(&[1, 2]).expect("columns")),
+        "a table needs the column clip_key or track_id, and segment if clips have several rows",
     );
-    assert_eq!(
-        said(&table(lists.project(&[0, 1]).expect("columns"))),
-        "predictions: no column genre_probabilities or probabilities with a list of 3 values in each row, and no column \
-         with the name of class class 0"
+    made.assert_refused(
+        &table(lists.project(&[0, 1]).expect("columns")),
+        "no column genre_probabilities or probabilities with a list of 3 values in each row, and no column \
+         with the name of class class 0",
     );
 
     let unknown = batch([
@@ -259,9 +270,9 @@ fn predictions_that_do_not_fit_the_rows_are_refused() {
         ("segment", Arc::new(Int64Array::from(vec![0]))),
         ("probabilities", lists.column(2).slice(0, 1)),
     ]);
-    assert_eq!(
-        said(&table(unknown)),
-        "predictions: no.mp3, segment 0 is not a row of log_mel in version 1"
+    made.assert_refused(
+        &table(unknown),
+        "no.mp3, segment 0 is not a row of log_mel in version 1",
     );
     let nameless = batch([
         (
@@ -270,9 +281,9 @@ fn predictions_that_do_not_fit_the_rows_are_refused() {
         ),
         ("probabilities", lists.column(2).slice(0, 1)),
     ]);
-    assert_eq!(
-        said(&table(nameless)),
-        "predictions: column clip_key: 1 of 1 values are null or not of type Utf8"
+    made.assert_refused(
+        &table(nameless),
+        "column clip_key: 1 of 1 values are null or not of type Utf8",
     );
 }
 
@@ -312,35 +323,28 @@ fn lists_with_other_classes_than_the_target_are_refused() {
 #[test]
 fn settings_that_the_store_lacks_are_refused() {
     let made = segmented();
-    let said = |settings: EvaluationSettings| {
-        let error = evaluate(
-            open(&made.folder),
-            &made.matrix(),
-            &settings,
-            &AtomicBool::new(false),
-        )
-        .expect_err("unfit");
-        (error.kind(), error.to_string())
-    };
-    let (kind, message) = said(EvaluationSettings {
+    let target = EvaluationSettings {
         target: "mood".to_owned(),
         ..EvaluationSettings::default()
-    });
-    assert_eq!(
-        (kind, message.as_str()),
-        (
-            Kind::Usage,
-            "data.targets = mood: the store has genre, genres_all"
-        )
-    );
-    let (kind, message) = said(EvaluationSettings {
+    };
+    let feature = EvaluationSettings {
         feature: Some("mfcc".to_owned()),
         ..EvaluationSettings::default()
-    });
-    assert_eq!(
-        (kind, message.as_str()),
-        (Kind::Usage, "data.feature = mfcc: the store has log_mel")
-    );
+    };
+    for (settings, message) in [
+        (
+            target,
+            "data.targets = mood: the store has genre, genres_all",
+        ),
+        (feature, "data.feature = mfcc: the store has log_mel"),
+    ] {
+        let evaluated = made.evaluated(&made.matrix(), &settings);
+        let error = evaluated.expect_err("unfit");
+        assert_eq!(
+            (error.kind(), error.to_string()),
+            (Kind::Usage, message.to_owned())
+        );
+    }
 }
 
 #[test]
@@ -359,17 +363,9 @@ fn several_labels_are_scored_without_a_sum() {
         shape,
     };
 
-    let evaluated = evaluate(
-        open(&made.folder),
-        &answers,
-        &settings,
-        &AtomicBool::new(false),
-    )
-    .expect("scores");
-    assert!(matches!(
-        evaluated.evaluation.segments.report,
-        Report::Multi(_)
-    ));
+    let evaluated = made.evaluated(&answers, &settings).expect("scores");
+    let report = &evaluated.evaluation.segments.report;
+    assert!(matches!(report, Report::Multi(_)));
     assert_eq!(evaluated.calibration(), None);
 }
 

@@ -16,6 +16,20 @@ use super::*;
 /// Number of tracks in the predictions of a synthetic run.
 const TRACKS: usize = 60;
 
+/// Adds a row of a track.
+fn push(predictions: &mut Predictions, track: usize, label: Label, probabilities: &[f32]) {
+    let row = Row {
+        index: track as u64,
+        clip_key: &format!("{track}.mp3"),
+        segment: 0,
+        track_id: track as i64,
+        artist_id: Some(track as i64 / 2),
+        label,
+        probabilities,
+    };
+    predictions.push(&row).expect("a row");
+}
+
 /// Creates predictions for tracks of three classes. Each `every`-th track is predicted as the next class.
 fn predictions(every: usize) -> Predictions {
     let classes = ["Rock", "Jazz", "Folk"].map(str::to_owned);
@@ -30,17 +44,7 @@ fn predictions(every: usize) -> Predictions {
         let mut probabilities = [(1.0 - sure) / 2.0; 3];
         probabilities[guess] = sure;
 
-        predictions
-            .push(&Row {
-                index: track as u64,
-                clip_key: &format!("{track}.mp3"),
-                segment: 0,
-                track_id: track as i64,
-                artist_id: Some(track as i64 / 2),
-                label: Label::Class(truth),
-                probabilities: &probabilities,
-            })
-            .expect("a row");
+        push(&mut predictions, track, Label::Class(truth), &probabilities);
     }
 
     predictions
@@ -57,17 +61,7 @@ fn several(every: usize) -> Predictions {
         let mut probabilities = [0.1; 3];
         probabilities[track % 3] = if track % every == 0 { 0.2 } else { 0.9 };
 
-        predictions
-            .push(&Row {
-                index: track as u64,
-                clip_key: &format!("{track}.mp3"),
-                segment: 0,
-                track_id: track as i64,
-                artist_id: Some(track as i64 / 2),
-                label: Label::Set(&holds),
-                probabilities: &probabilities,
-            })
-            .expect("a row");
+        push(&mut predictions, track, Label::Set(&holds), &probabilities);
     }
 
     predictions
@@ -96,6 +90,25 @@ fn line(kind: &str, epoch: u64, step: u64, unix_s: f64, values: &[(&str, f64)]) 
         values: named,
         notes: BTreeMap::new(),
         unix_s,
+    }
+}
+
+/// Writes a run with the accuracy of its only epoch, unless it has none.
+fn write_trial(path: &Path, config: &str, accuracy: Option<f64>) -> RunDir {
+    let run = RunDir::take(path).expect("room");
+    run.write_config(config).expect("room");
+    if let Some(accuracy) = accuracy {
+        let entry = line("epoch", 0, 10, 1.0, &[("validation/accuracy", accuracy)]);
+        let json = serde_json::to_string(&entry).expect("JSON") + "\n";
+        std::fs::write(run.log(), json).expect("room");
+    }
+    run
+}
+
+/// Checks that a page contains each of these texts.
+fn assert_says(html: &str, texts: &[&str]) {
+    for text in texts {
+        assert!(html.contains(text), "{text}: {html}");
     }
 }
 
@@ -223,6 +236,11 @@ fn titled<'a>(page: &'a Page, title: &str) -> &'a Section {
     found.unwrap_or_else(|| panic!("no section {title}: {:?}", titles_of(page)))
 }
 
+fn assert_section_says(page: &Page, title: &str, words: &str) {
+    let text = paragraphs(titled(page, title));
+    assert!(text.contains(words), "{title}: {text}");
+}
+
 #[test]
 fn a_run_without_files_of_eval_names_the_commands() {
     let page = page(&[run("lstm-1", 5)]);
@@ -241,28 +259,27 @@ fn a_run_without_files_of_eval_names_the_commands() {
 
     let command = "Create it with `wavemill-train eval runs/lstm-1 --predictions runs/lstm-1/predictions.parquet`.";
     for title in ["Scores per class", "Calibration", "Misclassified tracks"] {
-        let words = paragraphs(titled(&page, title));
-        assert!(words.contains(command), "{title}: {words}");
+        assert_section_says(&page, title, command);
     }
-    let words = paragraphs(titled(&page, "Embedding map"));
-    assert!(
-        words.contains("eval runs/lstm-1 --map runs/lstm-1/map.parquet`"),
-        "{words}"
+    assert_section_says(
+        &page,
+        "Embedding map",
+        "eval runs/lstm-1 --map runs/lstm-1/map.parquet`",
     );
-    let words = paragraphs(titled(&page, "Run"));
-    assert!(words.contains("lstm-1: something to know"), "{words}");
+    assert_section_says(&page, "Run", "lstm-1: something to know");
 
     let html = page.to_html();
     // 48 of 60 predictions are right: the 12 tracks whose id is a multiple of five are misclassified.
-    for words in [
-        ">0.800</strong>",
-        "48 of 60 (80.0 %) are on the diagonal.",
-        "The weights of epoch 2 were kept.",
-        "7.50 s",
-        "25.0 %",
-    ] {
-        assert!(html.contains(words), "{words}");
-    }
+    assert_says(
+        &html,
+        &[
+            ">0.800</strong>",
+            "48 of 60 (80.0 %) are on the diagonal.",
+            "The weights of epoch 2 were kept.",
+            "7.50 s",
+            "25.0 %",
+        ],
+    );
 }
 
 #[test]
@@ -316,13 +333,14 @@ fn points_say_what_they_are_and_mistakes_come_first() {
     target.truths[8] = None;
 
     let html = page(std::slice::from_ref(&run)).to_html();
-    for words in [
-        "h0\"><title>Rock, correct: 0.mp3</title>",
-        "h0\"><title>Jazz, predicted as Folk: 7.mp3</title>",
-        "h0\"><title>Unlabelled, predicted as Folk: 8.mp3</title>",
-    ] {
-        assert!(html.contains(words), "{words}");
-    }
+    assert_says(
+        &html,
+        &[
+            "h0\"><title>Rock, correct: 0.mp3</title>",
+            "h0\"><title>Jazz, predicted as Folk: 7.mp3</title>",
+            "h0\"><title>Unlabelled, predicted as Folk: 8.mp3</title>",
+        ],
+    );
     assert_eq!(html.matches("h0\"><title>").count(), TRACKS);
     assert!(!html.contains("points of each map have a tooltip"));
 
@@ -397,9 +415,10 @@ fn predictions_made_elsewhere_are_compared_for_the_same_target() {
     let tags = elsewhere("tags", several(4));
 
     let html = evaluation_page(&[&one, &other, &tags]).to_html();
-    for words in ["genre: one and other, on test", "+0.233", "genres_all"] {
-        assert!(html.contains(words), "{words}: {html}");
-    }
+    assert_says(
+        &html,
+        &["genre: one and other, on test", "+0.233", "genres_all"],
+    );
     let alone = evaluation_page(&[&one, &tags]);
     assert!(!titles_of(&alone).contains(&"Differences"), "{alone:?}");
 }
@@ -408,22 +427,23 @@ fn predictions_made_elsewhere_are_compared_for_the_same_target() {
 fn runs_are_compared_with_the_first_one() {
     let runs = [evaluated("good", 10), evaluated("bad", 3), run("blind", 4)];
     let page = page(&runs);
-    let words = paragraphs(titled(&page, "Differences"));
-    assert!(
-        words.contains("blind: predictions.parquet not found."),
-        "{words}"
+    assert_section_says(
+        &page,
+        "Differences",
+        "blind: predictions.parquet not found.",
     );
 
     let html = page.to_html();
     // 54 of 60 predictions of run `good` are right, and 40 of 60 of run `bad`.
-    for words in [
-        "genre: good and bad, on test",
-        "+0.233",
-        "model.dropout",
-        "Loss, training",
-    ] {
-        assert!(html.contains(words), "{words}");
-    }
+    assert_says(
+        &html,
+        &[
+            "genre: good and bad, on test",
+            "+0.233",
+            "model.dropout",
+            "Loss, training",
+        ],
+    );
     assert!(!html.contains("genre: good and blind"));
     assert!(!html.contains("cannot be drawn"));
     assert_eq!(html.matches("class=\"pick by-verdict\"").count(), 2);
@@ -457,16 +477,22 @@ fn incomparable_predictions_are_explained() {
     if let Some(rows) = &mut other.predictions {
         rows.about.side = Split::Validation;
     }
-    let words = paragraphs(titled(&page(&[evaluated("one", 5), other]), "Differences"));
-    assert!(words.contains("are for different splits"), "{words}");
+    assert_section_says(
+        &page(&[evaluated("one", 5), other]),
+        "Differences",
+        "are for different splits",
+    );
 
     let mut fewer = evaluated("fewer", 3);
     if let Some(rows) = &mut fewer.predictions {
         let classes = ["Rock", "Jazz"].map(str::to_owned);
         rows.targets = vec![Predictions::single("genre", &classes)];
     }
-    let words = paragraphs(titled(&page(&[evaluated("one", 5), fewer]), "Differences"));
-    assert!(words.contains("targets with different classes"), "{words}");
+    assert_section_says(
+        &page(&[evaluated("one", 5), fewer]),
+        "Differences",
+        "targets with different classes",
+    );
 }
 
 #[test]
@@ -547,17 +573,9 @@ fn the_trials_of_a_folder_are_there_with_the_best_first() {
     ];
 
     for (name, lr, accuracy) in trials {
-        let path = folder.path().join(name);
-        let run = RunDir::take(&path).expect("room");
         let config =
             format!("[train]\nselect = \"accuracy\"\n[optimizer]\nlr = {lr}\nname = \"<b>\"\n");
-        run.write_config(&config).expect("room");
-
-        if let Some(accuracy) = accuracy {
-            let entry = line("epoch", 0, 10, 1.0, &[("validation/accuracy", accuracy)]);
-            let json = serde_json::to_string(&entry).expect("JSON") + "\n";
-            std::fs::write(run.log(), json).expect("room");
-        }
+        write_trial(&folder.path().join(name), &config, accuracy);
     }
     std::fs::create_dir(folder.path().join("no run")).expect("room");
 
@@ -569,18 +587,18 @@ fn the_trials_of_a_folder_are_there_with_the_best_first() {
         titles_of(&page),
         ["Trials", "Learning curves", "Configuration"]
     );
-    let words = paragraphs(titled(&page, "Trials"));
-    assert!(words.contains("1 of 4 trials have no score"), "{words}");
+    assert_section_says(&page, "Trials", "1 of 4 trials have no score");
 
     let html = page.to_html();
-    for words in [
-        "<th scope=\"row\">b</th><td class=\"number\">0.600</td>",
-        ">optimizer.lr</th>",
-        "<th scope=\"row\">d</th><td class=\"number\">–</td>",
-        "best accuracy on validation",
-    ] {
-        assert!(html.contains(words), "{words}");
-    }
+    assert_says(
+        &html,
+        &[
+            "<th scope=\"row\">b</th><td class=\"number\">0.600</td>",
+            ">optimizer.lr</th>",
+            "<th scope=\"row\">d</th><td class=\"number\">–</td>",
+            "best accuracy on validation",
+        ],
+    );
     assert!(!html.contains("<b>"));
 }
 
@@ -588,12 +606,9 @@ fn the_trials_of_a_folder_are_there_with_the_best_first() {
 fn repetitions_have_a_mean_and_no_best() {
     let folder = tempfile::tempdir().expect("a folder");
     for (seed, accuracy) in [(0, 0.4), (1, 0.6)] {
-        let run = RunDir::take(&folder.path().join(seed.to_string())).expect("room");
         let config = format!("seed = {seed}\n[train]\nselect = \"accuracy\"\n");
-        run.write_config(&config).expect("room");
-        let entry = line("epoch", 0, 10, 1.0, &[("validation/accuracy", accuracy)]);
-        let json = serde_json::to_string(&entry).expect("JSON") + "\n";
-        std::fs::write(run.log(), json).expect("room");
+        let path = folder.path().join(seed.to_string());
+        write_trial(&path, &config, Some(accuracy));
     }
 
     let sweep = SweepRecord::read(folder.path()).expect("runs");
@@ -607,15 +622,10 @@ fn trials_that_were_killed_and_repeated_count_once() {
     let folder = tempfile::tempdir().expect("a folder");
     // The second run repeats the first, which was killed; the third ended after one of five epochs.
     for (name, lr, has_ended) in [("a-1", 1, false), ("a-2", 1, true), ("b-1", 2, true)] {
-        let run = RunDir::take(&folder.path().join(name)).expect("room");
-        let config = format!(
-            "[train]\nselect = \"accuracy\"\nepochs = {}\n[optimizer]\nlr = {lr}\n",
-            if lr == 1 { 1 } else { 5 }
-        );
-        run.write_config(&config).expect("room");
-        let entry = line("epoch", 0, 10, 1.0, &[("validation/accuracy", 0.5)]);
-        let json = serde_json::to_string(&entry).expect("JSON") + "\n";
-        std::fs::write(run.log(), json).expect("room");
+        let epochs = if lr == 1 { 1 } else { 5 };
+        let config =
+            format!("[train]\nselect = \"accuracy\"\nepochs = {epochs}\n[optimizer]\nlr = {lr}\n");
+        let run = write_trial(&folder.path().join(name), &config, Some(0.5));
         if has_ended {
             run.write_result(&result(&predictions(5))).expect("room");
         }
@@ -626,9 +636,7 @@ fn trials_that_were_killed_and_repeated_count_once() {
         .expect("a sweep");
     assert_eq!(sweep.names(), ["a-2", "b-1"]);
     let html = sweep_page(&sweep).to_html();
-    for words in ["2 ended", "<td>yes</td>", "<td>early</td>"] {
-        assert!(html.contains(words), "{words}");
-    }
+    assert_says(&html, &["2 ended", "<td>yes</td>", "<td>early</td>"]);
 }
 
 #[test]
@@ -642,16 +650,7 @@ fn a_page_of_many_classes_lists_the_most_frequent_confusions() {
         let truth = row % N_CLASSES;
         let mut probabilities = vec![0.0; N_CLASSES];
         probabilities[if row < 10 { 7 } else { truth }] = 1.0;
-        let row = Row {
-            index: row as u64,
-            clip_key: &format!("{row}.png"),
-            segment: 0,
-            track_id: row as i64,
-            artist_id: None,
-            label: Label::Class(truth),
-            probabilities: &probabilities,
-        };
-        predictions.push(&row).expect("a row");
+        push(&mut predictions, row, Label::Class(truth), &probabilities);
     }
 
     let leaks = Leaks::new(SplitRule::Stratified, Split::Test, [], []).with_noun(Noun::Picture);
@@ -667,48 +666,31 @@ fn a_page_of_many_classes_lists_the_most_frequent_confusions() {
 
 #[test]
 fn damaged_files_are_named_with_what_writes_them() {
-    fn said(run: &Path) -> String {
-        let error = RunRecord::read(run, None).expect_err("damage");
-        error.to_string()
-    }
-
     let folder = tempfile::tempdir().expect("a folder");
+    let assert_says = |words: &str| {
+        let error = RunRecord::read(folder.path(), None).expect_err("damage");
+        assert!(error.to_string().contains(words), "{error}");
+    };
+
     let run = RunDir::take(folder.path()).expect("room");
-    assert!(said(folder.path()).contains("not a run (no config.toml)"));
+    assert_says("not a run (no config.toml)");
 
     run.write_config("seed = \n").expect("room");
-    assert!(
-        said(folder.path()).contains("config.toml is damaged"),
-        "{}",
-        said(folder.path())
-    );
+    assert_says("config.toml is damaged");
 
     run.write_config("seed = 1\n").expect("room");
     assert!(RunRecord::read(folder.path(), None).is_ok());
 
-    std::fs::write(folder.path().join("map.parquet"), "no Parquet").expect("room");
-    assert!(
-        said(folder.path()).contains("map.parquet is damaged"),
-        "{}",
-        said(folder.path())
-    );
-    assert!(
-        said(folder.path()).contains("eval RUN --map FILE"),
-        "{}",
-        said(folder.path())
-    );
+    let damage = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("room");
+    };
+    damage("map.parquet", "no Parquet");
+    assert_says("map.parquet is damaged");
+    assert_says("eval RUN --map FILE");
 
-    std::fs::write(folder.path().join("predictions.parquet"), "no Parquet").expect("room");
-    assert!(
-        said(folder.path()).contains("eval RUN --predictions FILE"),
-        "{}",
-        said(folder.path())
-    );
+    damage("predictions.parquet", "no Parquet");
+    assert_says("eval RUN --predictions FILE");
 
-    std::fs::write(folder.path().join("log.jsonl"), "{}\n").expect("room");
-    assert!(
-        said(folder.path()).contains("log.jsonl, line 1"),
-        "{}",
-        said(folder.path())
-    );
+    damage("log.jsonl", "{}\n");
+    assert_says("log.jsonl, line 1");
 }

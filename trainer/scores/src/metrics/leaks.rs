@@ -387,6 +387,10 @@ mod tests {
         (leaks.shared[kind].tracks, leaks.shared[kind].known)
     }
 
+    fn counts<const N: usize>(leaks: &Leaks, kinds: [&str; N]) -> [(u64, u64); N] {
+        kinds.map(|kind| count(leaks, kind))
+    }
+
     #[test]
     fn each_kind_is_counted_over_tracks_and_not_over_rows() {
         let training = [
@@ -405,15 +409,8 @@ mod tests {
         let leaks = Leaks::new(SplitRule::Stratified, Split::Test, training, test);
 
         assert_eq!((leaks.tracks, leaks.training_tracks), (4, 2));
-        assert_eq!(
-            [
-                count(&leaks, "track"),
-                count(&leaks, "recording"),
-                count(&leaks, "artist"),
-                count(&leaks, "album")
-            ],
-            [(1, 4), (2, 4), (3, 4), (1, 2)]
-        );
+        let counts = counts(&leaks, ["track", "recording", "artist", "album"]);
+        assert_eq!(counts, [(1, 4), (2, 4), (3, 4), (1, 2)]);
         assert_eq!(leaks.shared["artist"].share, 0.75);
 
         assert_eq!(
@@ -519,14 +516,8 @@ mod tests {
 
         let of_run = leaks.clone().compared_with_run(Some(&trained), test);
         assert_eq!((of_run.tracks, of_run.training_tracks), (4, 2));
-        assert_eq!(
-            [
-                count(&of_run, "track"),
-                count(&of_run, "recording"),
-                count(&of_run, "artist")
-            ],
-            [(2, 4), (2, 4), (2, 3)]
-        );
+        let counts = counts(&of_run, ["track", "recording", "artist"]);
+        assert_eq!(counts, [(2, 4), (2, 4), (2, 3)]);
         assert!(!of_run.shared.contains_key("album"));
         assert_eq!(
             of_run.warning("this run").unwrap(),

@@ -421,23 +421,14 @@ pub(super) mod tests {
 
     #[test]
     fn equal_votes_go_to_the_higher_mean_then_to_the_lower_class() {
-        let by_mean = single(&[
-            (1, None, 0, &[0.5, 0.3, 0.2]),
-            (1, None, 0, &[0.0, 0.9, 0.1]),
-        ]);
-        assert_eq!(
-            likeliest(by_mean.per_track_majority().unwrap().row(0).probabilities),
-            1
-        );
-
-        let by_id = single(&[
-            (1, None, 0, &[0.0, 0.25, 0.75]),
-            (1, None, 0, &[0.0, 0.75, 0.25]),
-        ]);
-        assert_eq!(
-            likeliest(by_id.per_track_majority().unwrap().row(0).probabilities),
-            1
-        );
+        for votes in [
+            [[0.5, 0.3, 0.2], [0.0, 0.9, 0.1]],
+            [[0.0, 0.25, 0.75], [0.0, 0.75, 0.25]],
+        ] {
+            let rows = [(1, None, 0, &votes[0][..]), (1, None, 0, &votes[1])];
+            let majority = single(&rows).per_track_majority().unwrap();
+            assert_eq!(likeliest(majority.row(0).probabilities), 1, "{votes:?}");
+        }
     }
 
     #[test]
@@ -489,34 +480,20 @@ pub(super) mod tests {
             probabilities: &[0.5, 0.5],
         };
 
-        assert!(
-            text(Row {
-                probabilities: &[0.5, f32::NAN],
-                ..row
-            })
-            .contains("000/7.mp3, segment 3")
-        );
-        assert!(
-            text(Row {
-                probabilities: &[0.5],
-                ..row
-            })
-            .contains("1 probabilities for 2 classes")
-        );
-        assert!(
-            text(Row {
-                label: Label::Class(2),
-                ..row
-            })
-            .contains("Class(2)")
-        );
-        assert!(
-            text(Row {
-                label: Label::Set(&[true, true]),
-                ..row
-            })
-            .contains("Set")
-        );
+        let with_label = |label| Row { label, ..row };
+        let with = |probabilities| Row {
+            probabilities,
+            ..row
+        };
+        for (row, said) in [
+            (with(&[0.5, f32::NAN][..]), "000/7.mp3, segment 3"),
+            (with(&[0.5]), "1 probabilities for 2 classes"),
+            (with_label(Label::Class(2)), "Class(2)"),
+            (with_label(Label::Set(&[true, true])), "Set"),
+        ] {
+            let text = text(row);
+            assert!(text.contains(said), "{text}");
+        }
 
         predictions.push(&row).unwrap();
         assert_eq!((predictions.len(), predictions.labelled().count()), (1, 0));
@@ -525,13 +502,8 @@ pub(super) mod tests {
     #[test]
     fn track_with_two_labels_is_an_error() {
         let predictions = single(&[(5, None, 0, &[1.0, 0.0]), (5, None, 1, &[1.0, 0.0])]);
-        assert!(
-            predictions
-                .per_track_mean()
-                .unwrap_err()
-                .to_string()
-                .contains("track 5")
-        );
+        let error = predictions.per_track_mean().unwrap_err().to_string();
+        assert!(error.contains("track 5"), "{error}");
     }
 
     #[test]
