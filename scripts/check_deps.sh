@@ -40,6 +40,7 @@ ALLOWED = {
 FOR_TESTS = {  # with the backend, the stores, the layout of their files and the reports of failures for tests
     "evaluation": "versions",
     "trainer": "versions",
+    "options": "tests",
     "kernels": "kernels tests",
     "decode": "tests",
     "wavemill": "kernels sql tests",

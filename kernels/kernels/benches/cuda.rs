@@ -12,9 +12,10 @@
 use std::ops::Range;
 
 use wavemill_kernels::{
-    Backend, CheckedDevices, Clip, Cuda, DbArgs, DbRef, FeatureArgs, FeatureSpec, KernelError,
-    Normalize, SampleBuffer, Samples, Work, median_s,
+    Backend, CheckedDevices, Clip, Cuda, DbArgs, DbRef, DbSpec, FeatureArgs, FeatureSpec,
+    KernelError, Normalize, SampleBuffer, Samples, Work, median_s,
 };
+use wavemill_tests::options;
 
 /// Length of an FMA clip in seconds, and the sample rate of its features.
 const CLIP_S: usize = 30;
@@ -74,11 +75,7 @@ fn features() -> Result<Vec<FeatureArgs>, KernelError> {
         reference: DbRef::Max,
         ..DbArgs::default()
     };
-    let log_mel = FeatureSpec {
-        db: Some(db.into()),
-        normalize: Normalize::MinMax,
-        ..FeatureSpec::default()
-    };
+    let log_mel = options!(db: DbSpec::from(db), normalize: Normalize::MinMax);
 
     Ok(vec![log_mel.resolve(&[], RATE_HZ)?])
 }

@@ -6,6 +6,7 @@ use wavemill_kernels::{
     CpuPlan, DbArgs, DbRef, FeatureArgs, FeatureSpec, Level, Normalize, Op, Packing, Preset,
     pack_into,
 };
+use wavemill_tests::options;
 
 /// Length in samples and sample rate of an FMA clip.
 const RATE_HZ: u32 = 22_050;
@@ -24,11 +25,7 @@ fn clip() -> Vec<f32> {
 }
 
 fn make(op: Op, preset: Preset, rate_hz: u32, overrides: &FeatureSpec) -> FeatureArgs {
-    let spec = FeatureSpec {
-        op,
-        preset,
-        ..overrides.clone()
-    };
+    let spec = options!(op, preset; overrides.clone());
     spec.resolve(&[], rate_hz)
         .expect("a preset and these overrides agree")
 }
@@ -39,21 +36,14 @@ fn features() -> Vec<(&'static str, Vec<FeatureArgs>)> {
         ..DbArgs::default()
     };
     let db = Some(db.into());
-    let log_mel = FeatureSpec {
-        db,
-        normalize: Normalize::MinMax,
-        ..FeatureSpec::default()
-    };
+    let log_mel = options!(db, normalize: Normalize::MinMax);
 
     let none = FeatureSpec::default();
     let stft = make(
         Op::Stft,
         Preset::Librosa,
         RATE_HZ,
-        &FeatureSpec {
-            hop_length: Some(512),
-            ..none.clone()
-        },
+        &options!(hop_length: 512; none.clone()),
     );
     let log_mel = make(Op::Mel, Preset::Librosa, RATE_HZ, &log_mel);
     let mfcc = make(Op::Mfcc, Preset::Librosa, RATE_HZ, &none);

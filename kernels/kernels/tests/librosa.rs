@@ -14,7 +14,7 @@ use wavemill_kernels::{
     Backend, BackendChoice, CheckedDevices, Clip as Sound, DbRef, DbRefSpec, DbSpec, Dtype,
     FeatureArgs, FeatureSpec, Level, Op, Samples, Word,
 };
-use wavemill_tests::{Arguments, Failed, Trial};
+use wavemill_tests::{Arguments, Failed, Trial, options};
 
 use stand_in::Machine;
 
@@ -297,10 +297,7 @@ fn values(args: &FeatureArgs, pcm: &[f32], backend: &dyn Backend) -> Result<Vec<
 
 /// Returns the frames of a clip near which the constant-Q transform is digital silence.
 fn near_silence(pcm: &[f32], backend: &dyn Backend) -> Result<Vec<bool>, Failed> {
-    let cqt = FeatureSpec {
-        op: Op::Cqt,
-        ..FeatureSpec::default()
-    };
+    let cqt = options!(op: Op::Cqt);
     let args = cqt.resolve(&[], 22_050)?;
     let magnitudes = values(&args, pcm, backend)?;
     let n_frames = args.n_frames(pcm.len());
@@ -328,91 +325,40 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
     }
 
     let none = FeatureSpec::default();
+    let shape = Bound::Relative(SHAPE_REL_MAX, SHAPE_FROM);
+    let (decibels, coefficients) = (Bound::Absolute(DB_MAX), Bound::Absolute(MFCC_MAX));
     let (op, bound, overrides) = match name {
-        "full_mel_default_db_refmax_top80" | "db_refmax_top80" => (
-            Op::Mel,
-            Bound::Absolute(DB_MAX),
-            FeatureSpec {
-                db: db(DbRef::Max, Some(80.0)),
-                ..none
-            },
-        ),
-        "db_ref1_topnone" => (
-            Op::Mel,
-            Bound::Absolute(DB_MAX),
-            FeatureSpec {
-                db: db(DbRef::Power(1.0), None),
-                ..none
-            },
-        ),
+        "full_mel_default_db_refmax_top80" | "db_refmax_top80" => {
+            (Op::Mel, decibels, options!(db: db(DbRef::Max, Some(80.0))))
+        }
+        "db_ref1_topnone" => (Op::Mel, decibels, options!(db: db(DbRef::Power(1.0), None))),
         "db_ref1_top80" => (
             Op::Mel,
-            Bound::Absolute(DB_MAX),
-            FeatureSpec {
-                db: db(DbRef::Power(1.0), Some(80.0)),
-                ..none
-            },
+            decibels,
+            options!(db: db(DbRef::Power(1.0), Some(80.0))),
         ),
-        "ampdb_power1_refmax_top80" => {
-            let overrides = FeatureSpec {
-                db: db(DbRef::Max, Some(80.0)),
-                power: Some(1.0),
-                ..none
-            };
-            (Op::Mel, Bound::Absolute(DB_MAX), overrides)
-        }
+        "ampdb_power1_refmax_top80" => (
+            Op::Mel,
+            decibels,
+            options!(db: db(DbRef::Max, Some(80.0)), power: 1.0),
+        ),
         "stft_abs_first24" => (Op::Stft, Bound::OfMax(STFT_OF_MAX), none),
         "stft_abs_first24_reflect" => (
             Op::Stft,
             Bound::OfMax(STFT_OF_MAX),
-            FeatureSpec {
-                pad_mode: Some("reflect".into()),
-                ..none
-            },
+            options!(pad_mode: Word::from("reflect")),
         ),
-        "full_mfcc20" | "mfcc20" => (Op::Mfcc, Bound::Absolute(MFCC_MAX), none),
-        "mfcc13_lifter22" => {
-            let overrides = FeatureSpec {
-                n_mfcc: Some(13),
-                lifter: Some(22.0),
-                ..none
-            };
-            (Op::Mfcc, Bound::Absolute(MFCC_MAX), overrides)
-        }
-        "mfcc20_htk_reflect" => {
-            let overrides = FeatureSpec {
-                htk: Some(true),
-                pad_mode: Some("reflect".into()),
-                ..none
-            };
-            (Op::Mfcc, Bound::Absolute(MFCC_MAX), overrides)
-        }
-        "mfcc20_delta" => (
+        "full_mfcc20" | "mfcc20" => (Op::Mfcc, coefficients, none),
+        "mfcc13_lifter22" => (Op::Mfcc, coefficients, options!(n_mfcc: 13, lifter: 22.0)),
+        "mfcc20_htk_reflect" => (
             Op::Mfcc,
-            Bound::Absolute(MFCC_MAX),
-            FeatureSpec {
-                delta: Some(1),
-                ..none
-            },
+            coefficients,
+            options!(htk: true, pad_mode: Word::from("reflect")),
         ),
-        "mfcc20_delta2" => (
-            Op::Mfcc,
-            Bound::Absolute(MFCC_MAX),
-            FeatureSpec {
-                delta: Some(2),
-                ..none
-            },
-        ),
-        "spectral_centroid" => (
-            Op::SpectralCentroid,
-            Bound::Relative(SHAPE_REL_MAX, SHAPE_FROM),
-            none,
-        ),
-        "spectral_bandwidth" => (
-            Op::SpectralBandwidth,
-            Bound::Relative(SHAPE_REL_MAX, SHAPE_FROM),
-            none,
-        ),
+        "mfcc20_delta" => (Op::Mfcc, coefficients, options!(delta: 1)),
+        "mfcc20_delta2" => (Op::Mfcc, coefficients, options!(delta: 2)),
+        "spectral_centroid" => (Op::SpectralCentroid, shape, none),
+        "spectral_bandwidth" => (Op::SpectralBandwidth, shape, none),
         "spectral_flatness" => (
             Op::SpectralFlatness,
             Bound::Relative(FLATNESS_REL_MAX, SHAPE_FROM),
@@ -420,37 +366,23 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
         ),
         "spectral_contrast" => (Op::SpectralContrast, Bound::Absolute(CONTRAST_DB_MAX), none),
         "spectral_rolloff" => (Op::SpectralRolloff, Bound::Absolute(BIN_HZ), none),
-        "spectral_rolloff_95" => {
-            let overrides = FeatureSpec {
-                roll_percent: Some(0.95),
-                ..none
-            };
-            (Op::SpectralRolloff, Bound::Absolute(BIN_HZ), overrides)
-        }
-        "rms" => (Op::Rms, Bound::Relative(SHAPE_REL_MAX, SHAPE_FROM), none),
-        "rms_center_false" => {
-            let overrides = FeatureSpec {
-                center: Some(false),
-                ..none
-            };
-            (
-                Op::Rms,
-                Bound::Relative(SHAPE_REL_MAX, SHAPE_FROM),
-                overrides,
-            )
-        }
-        "onset_strength" => (Op::OnsetStrength, Bound::Absolute(DB_MAX), none),
+        "spectral_rolloff_95" => (
+            Op::SpectralRolloff,
+            Bound::Absolute(BIN_HZ),
+            options!(roll_percent: 0.95),
+        ),
+        "rms" => (Op::Rms, shape, none),
+        "rms_center_false" => (Op::Rms, shape, options!(center: false)),
+        "onset_strength" => (Op::OnsetStrength, decibels, none),
         "chroma_cqt" => (Op::ChromaCqt, Bound::Absolute(CHROMA_CQ_MAX), none),
         "chroma_cens" => (Op::ChromaCens, Bound::Absolute(CENS_MAX), none),
         "tonnetz_default" => (Op::Tonnetz, Bound::Absolute(CHROMA_CQ_MAX), none),
         "chroma_stft_default" => (Op::ChromaStft, Bound::Absolute(CHROMA_MAX), none),
-        "chroma_stft_tuning0" => {
-            let overrides = FeatureSpec {
-                tuning: Some(0.0),
-                ..none
-            };
-            (Op::ChromaStft, Bound::Absolute(CHROMA_MAX), overrides)
-        }
+        "chroma_stft_tuning0" => (
+            Op::ChromaStft,
+            Bound::Absolute(CHROMA_MAX),
+            options!(tuning: 0.0),
+        ),
         "zcr" => (Op::ZeroCrossingRate, Bound::Absolute(1e-7), none),
         _ if name.starts_with("mel_") => {
             let overrides = mel_overrides(kwargs)?;

@@ -80,15 +80,14 @@ impl FeatureArgs {
 
 #[cfg(test)]
 mod tests {
+    use wavemill_tests::options;
+
     use super::*;
     use crate::words::Named;
     use crate::{ColourMap, FeatureSpec, Packing, PictureArgs};
 
     fn mfcc() -> FeatureArgs {
-        let spec = FeatureSpec {
-            op: Op::Mfcc,
-            ..FeatureSpec::default()
-        };
+        let spec = options!(op: Op::Mfcc);
         spec.resolve(&[], 22_050).unwrap()
     }
 
@@ -153,19 +152,12 @@ mod tests {
 
     #[test]
     fn irrelevant_options_do_not_change_identity() {
-        let scaled = FeatureSpec {
-            normalize: Normalize::MinMax,
-            dim_order: Some("frame,mel".to_owned()),
-            ..FeatureSpec::default()
-        };
+        let scaled = options!(normalize: Normalize::MinMax, dim_order: "frame,mel".to_owned());
         let scaled = statistics_of(log_mel(scaled));
         let default = statistics_of(log_mel(FeatureSpec::default()));
         assert_eq!(scaled, default);
 
-        let other = FeatureSpec {
-            n_mels: Some(64),
-            ..FeatureSpec::default()
-        };
+        let other = options!(n_mels: 64);
         assert_ne!(statistics_of(log_mel(other)), default);
     }
 

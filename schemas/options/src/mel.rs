@@ -190,15 +190,12 @@ impl Triangle {
 
 #[cfg(test)]
 mod tests {
+    use wavemill_tests::options;
+
     use crate::{FeatureSpec, Preset};
 
     fn empty_bands(preset: Preset, sample_rate_hz: u32, n_fft: usize, n_mels: usize) -> usize {
-        let spec = FeatureSpec {
-            preset,
-            n_fft: Some(n_fft),
-            n_mels: Some(n_mels),
-            ..FeatureSpec::default()
-        };
+        let spec = options!(preset, n_fft, n_mels);
         let args = spec.resolve(&[], sample_rate_hz).unwrap();
         let mel = args.mel.unwrap();
         mel.empty_bands(sample_rate_hz, n_fft)

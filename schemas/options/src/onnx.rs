@@ -148,23 +148,17 @@ impl OnnxArgs {
 
 #[cfg(test)]
 mod tests {
+    use wavemill_tests::options;
+
     use super::*;
-    use crate::{FeatureSpec, Op};
+    use crate::{FeatureSpec, Op, Word};
 
     fn args(pooling: &str, window_s: f64, source: Option<&str>) -> OnnxArgs {
-        let mel = FeatureSpec {
-            name: "mel".to_owned(),
-            hop_length: Some(100),
-            ..FeatureSpec::default()
-        };
-        let spec = FeatureSpec {
-            op: Op::Onnx,
-            model: Some("a.onnx".to_owned()),
-            source: source.map(str::to_owned),
-            window_s: Some(window_s),
-            pooling: Some(pooling.into()),
-            ..FeatureSpec::default()
-        };
+        let mel = options!(name: "mel".to_owned(), hop_length: 100);
+        let spec = options!(
+            op: Op::Onnx, model: "a.onnx".to_owned(), source: source.map(str::to_owned),
+            window_s, pooling: Word::from(pooling)
+        );
         let mut args = spec.onnx(&[mel], 8_000).unwrap();
         args.sizes = ModelSizes {
             window: args.window.unwrap(),
@@ -207,30 +201,18 @@ mod tests {
     #[test]
     fn options_of_models_are_checked() {
         let fault = |spec: FeatureSpec| spec.onnx(&[], 8_000).unwrap_err().to_string();
-        let none = FeatureSpec {
-            op: Op::Onnx,
-            ..FeatureSpec::default()
-        };
+        let none = options!(op: Op::Onnx);
         assert_eq!(
             fault(none.clone()),
             "model: is missing: the path of a file in ONNX format"
         );
 
-        let with_model = FeatureSpec {
-            model: Some("a.onnx".to_owned()),
-            ..none
-        };
+        let with_model = options!(model: "a.onnx".to_owned(); none);
         for window_s in [0.0, -1.0, f64::NAN, 3601.0] {
-            let spec = FeatureSpec {
-                window_s: Some(window_s),
-                ..with_model.clone()
-            };
+            let spec = options!(window_s; with_model.clone());
             assert!(fault(spec).starts_with("window_s: "), "{window_s}");
         }
-        let spec = FeatureSpec {
-            dtype: Some(Dtype::S16),
-            ..with_model
-        };
+        let spec = options!(dtype: Dtype::S16; with_model);
         assert_eq!(fault(spec), "dtype: allowed for onnx: f32, f16");
     }
 }

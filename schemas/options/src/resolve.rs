@@ -309,27 +309,20 @@ fn default_dtype(op: &SpectralOp, log: LogArgs, normalize: Normalize) -> Dtype {
 
 #[cfg(test)]
 mod tests {
+    use wavemill_tests::options;
+
     use super::*;
     use crate::{DbArgs, DbRef, DbSpec, DimOrder, Fault, Op, Packing, Preset};
 
     fn resolve(op: Op, preset: Preset, overrides: &FeatureSpec) -> Result<FeatureArgs, Fault> {
-        let spec = FeatureSpec {
-            op,
-            preset,
-            ..overrides.clone()
-        };
+        let spec = options!(op, preset; overrides.clone());
         spec.resolve(&[], 16_000)
     }
 
     #[test]
     fn an_explicit_default_equals_an_implied_one() {
         let none = FeatureSpec::default();
-        let mel = FeatureSpec {
-            n_fft: Some(2048),
-            win_length: Some(2048),
-            fmax: Some(8000.0),
-            ..none.clone()
-        };
+        let mel = options!(n_fft: 2048, win_length: 2048, fmax: 8000.0);
 
         let implied = resolve(Op::Mel, Preset::Librosa, &none).unwrap();
         let explicit = resolve(Op::Mel, Preset::Librosa, &mel).unwrap();
@@ -338,11 +331,7 @@ mod tests {
             serde_json::to_string(&implied).unwrap()
         );
 
-        let mfcc = FeatureSpec {
-            db: Some(DbArgs::default().into()),
-            lifter: Some(0.0),
-            ..none.clone()
-        };
+        let mfcc = options!(db: DbSpec::from(DbArgs::default()), lifter: 0.0);
         let explicit = resolve(Op::Mfcc, Preset::Librosa, &mfcc).unwrap();
         assert_eq!(explicit, resolve(Op::Mfcc, Preset::Librosa, &none).unwrap());
     }
@@ -358,163 +347,34 @@ mod tests {
             Some(args.into())
         }
 
-        let none = FeatureSpec::default();
         for (op, key, overrides) in [
-            (
-                Op::Mel,
-                "n_fft",
-                FeatureSpec {
-                    n_fft: Some(1),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mel,
-                "hop_length",
-                FeatureSpec {
-                    hop_length: Some(0),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mel,
-                "win_length",
-                FeatureSpec {
-                    win_length: Some(4096),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mel,
-                "fmax",
-                FeatureSpec {
-                    fmax: Some(8000.1),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mel,
-                "fmax",
-                FeatureSpec {
-                    fmin: Some(500.0),
-                    fmax: Some(500.0),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mel,
-                "fmin",
-                FeatureSpec {
-                    fmin: Some(f64::NAN),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mel,
-                "power",
-                FeatureSpec {
-                    power: Some(0.0),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mel,
-                "n_mels",
-                FeatureSpec {
-                    n_mels: Some(0),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mel,
-                "db.amin",
-                FeatureSpec {
-                    db: db(DbRef::Max, 0.0),
-                    ..none.clone()
-                },
-            ),
+            (Op::Mel, "n_fft", options!(n_fft: 1)),
+            (Op::Mel, "hop_length", options!(hop_length: 0)),
+            (Op::Mel, "win_length", options!(win_length: 4096)),
+            (Op::Mel, "fmax", options!(fmax: 8000.1)),
+            (Op::Mel, "fmax", options!(fmin: 500.0, fmax: 500.0)),
+            (Op::Mel, "fmin", options!(fmin: f64::NAN)),
+            (Op::Mel, "power", options!(power: 0.0)),
+            (Op::Mel, "n_mels", options!(n_mels: 0)),
+            (Op::Mel, "db.amin", options!(db: db(DbRef::Max, 0.0))),
             (
                 Op::Mel,
                 "db.ref",
-                FeatureSpec {
-                    db: db(DbRef::Power(-1.0), 1e-10),
-                    ..none.clone()
-                },
+                options!(db: db(DbRef::Power(-1.0), 1e-10)),
             ),
-            (
-                Op::Mel,
-                "dtype",
-                FeatureSpec {
-                    dtype: Some(Dtype::F16),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mfcc,
-                "dtype",
-                FeatureSpec {
-                    dtype: Some(Dtype::U8),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mfcc,
-                "n_mfcc",
-                FeatureSpec {
-                    n_mfcc: Some(129),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mfcc,
-                "dct_type",
-                FeatureSpec {
-                    dct_type: Some(4),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mfcc,
-                "delta",
-                FeatureSpec {
-                    delta: Some(3),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mfcc,
-                "frames",
-                FeatureSpec {
-                    delta: Some(1),
-                    frames: Some(8),
-                    ..none.clone()
-                },
-            ),
+            (Op::Mel, "dtype", options!(dtype: Dtype::F16)),
+            (Op::Mfcc, "dtype", options!(dtype: Dtype::U8)),
+            (Op::Mfcc, "n_mfcc", options!(n_mfcc: 129)),
+            (Op::Mfcc, "dct_type", options!(dct_type: 4)),
+            (Op::Mfcc, "delta", options!(delta: 3)),
+            (Op::Mfcc, "frames", options!(delta: 1, frames: 8)),
             (
                 Op::Mel,
                 "frames",
-                FeatureSpec {
-                    frames: Some(1 << 20),
-                    hop_length: Some(1 << 12),
-                    ..none.clone()
-                },
+                options!(frames: 1 << 20, hop_length: 1 << 12),
             ),
-            (
-                Op::Stft,
-                "n_mels",
-                FeatureSpec {
-                    n_mels: Some(40),
-                    ..none.clone()
-                },
-            ),
-            (
-                Op::Mel,
-                "lifter",
-                FeatureSpec {
-                    lifter: Some(22.0),
-                    ..none.clone()
-                },
-            ),
+            (Op::Stft, "n_mels", options!(n_mels: 40)),
+            (Op::Mel, "lifter", options!(lifter: 22.0)),
         ] {
             let error = resolve(op, Preset::Librosa, &overrides)
                 .unwrap_err()
@@ -522,10 +382,7 @@ mod tests {
             assert!(error.starts_with(&format!("{key}: ")), "{error}");
         }
 
-        let at_another_rate = FeatureSpec {
-            preset: Preset::Whisper,
-            ..none
-        };
+        let at_another_rate = options!(preset: Preset::Whisper);
         assert!(at_another_rate.resolve(&[], 22_050).is_err());
     }
 
@@ -535,12 +392,9 @@ mod tests {
             reference: DbRef::Max,
             ..DbArgs::default()
         };
-        let spec = FeatureSpec {
-            db: Some(db.into()),
-            dim_order: Some("frame,mel".to_owned()),
-            dtype: Some(Dtype::U8),
-            ..FeatureSpec::default()
-        };
+        let spec = options!(
+            db: DbSpec::from(db), dim_order: "frame,mel".to_owned(), dtype: Dtype::U8
+        );
         let args = spec.resolve(&[], 22_050).unwrap();
 
         assert_eq!(

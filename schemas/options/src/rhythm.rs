@@ -140,17 +140,15 @@ impl BeatArgs {
 
 #[cfg(test)]
 mod tests {
+    use wavemill_tests::options;
+
     use super::*;
     use crate::{Dtype, FeatureSpec, Op, Packing};
 
     #[test]
     fn hop_lengths_of_beats_give_two_frames_or_more() {
-        let resolve = |hop_length| {
-            let spec = FeatureSpec {
-                op: Op::BeatTrack,
-                hop_length: Some(hop_length),
-                ..FeatureSpec::default()
-            };
+        let resolve = |hop_length: usize| {
+            let spec = options!(op: Op::BeatTrack, hop_length);
             spec.resolve(&[], 22_050).map_err(|fault| fault.to_string())
         };
         for hop_length in [22, 512, 88_200] {
@@ -168,11 +166,7 @@ mod tests {
 
     #[test]
     fn beats_fit_into_bytes() {
-        let spec = FeatureSpec {
-            op: Op::BeatTrack,
-            dtype: Some(Dtype::U8),
-            ..FeatureSpec::default()
-        };
+        let spec = options!(op: Op::BeatTrack, dtype: Dtype::U8);
         let packing = spec.resolve(&[], 22_050).unwrap().packing();
         assert_eq!(
             packing,

@@ -191,16 +191,13 @@ impl StftArgs {
 
 #[cfg(test)]
 mod tests {
+    use wavemill_tests::options;
+
     use super::*;
     use crate::{FeatureSpec, Op};
 
     fn args(n_fft: usize, framing: Framing) -> StftArgs {
-        let spec = FeatureSpec {
-            op: Op::Stft,
-            n_fft: Some(n_fft),
-            hop_length: Some(3),
-            ..FeatureSpec::default()
-        };
+        let spec = options!(op: Op::Stft, n_fft, hop_length: 3);
         let base = spec.resolve(&[], 22_050).unwrap();
 
         StftArgs {

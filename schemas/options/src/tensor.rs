@@ -147,15 +147,13 @@ impl TensorArgs {
 
 #[cfg(test)]
 mod tests {
+    use wavemill_tests::options;
+
     use super::*;
     use crate::Op;
 
     fn args(op: Op, dtype: Option<Dtype>) -> TensorArgs {
-        let spec = FeatureSpec {
-            op,
-            dtype,
-            ..FeatureSpec::default()
-        };
+        let spec = options!(op, dtype);
         spec.tensor_args(&[], 8_000).unwrap()
     }
 

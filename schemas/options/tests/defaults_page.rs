@@ -4,6 +4,7 @@
 //! default, so it fails the test.
 
 use wavemill_options::{DbRef, FeatureArgs, FeatureSpec, Framing, LogArgs, Op, Preset};
+use wavemill_tests::options;
 
 const PAGE: &str = include_str!(concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -172,10 +173,7 @@ fn resolved(args: &FeatureArgs, key: &str) -> Option<String> {
 
 /// Returns a preset's default padding of centred frames, even if its frames are not centred by default (Kaldi).
 fn pad_mode(spec: &FeatureSpec, sample_rate_hz: u32) -> String {
-    let centred = FeatureSpec {
-        center: Some(true),
-        ..spec.clone()
-    };
+    let centred = options!(center: true; spec.clone());
     let args = centred.resolve(&[], sample_rate_hz).expect("sound options");
     match args.stft.framing {
         Framing::Center(pad_mode) => word(&pad_mode),
@@ -186,11 +184,7 @@ fn pad_mode(spec: &FeatureSpec, sample_rate_hz: u32) -> String {
 /// Compares a preset's defaults for `op` with the preset's column of the table, except for options in `overrides`.
 fn assert_documented(column: usize, op: Op, sample_rate_hz: u32, overrides: &FeatureSpec) {
     let preset = Preset::ALL[column];
-    let spec = FeatureSpec {
-        op,
-        preset,
-        ..overrides.clone()
-    };
+    let spec = options!(op, preset; overrides.clone());
     let args = spec.resolve(&[], sample_rate_hz).expect("sound options");
     let options = documented();
     let librosa_db = options.iter().find(|option| option.key == "db");
@@ -256,14 +250,8 @@ fn the_defaults_of_every_preset_are_those_of_the_table() {
     // Set options on which defaults of other options depend, such as `win_length` for `hop_length`.
     let given = [
         FeatureSpec::default(),
-        FeatureSpec {
-            n_fft: Some(4096),
-            ..FeatureSpec::default()
-        },
-        FeatureSpec {
-            win_length: Some(300),
-            ..FeatureSpec::default()
-        },
+        options!(n_fft: 4096),
+        options!(win_length: 300),
     ];
 
     for (column, preset) in Preset::ALL.into_iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Helpers shared by all test binaries: the location of the real test data, and tests that are ignored if it is
-//! missing.
+//! Helpers shared by tests of several crates: the location of the real test data, tests that are ignored if it is
+//! missing, and the options of features.
 
 use std::path::{Path, PathBuf};
 
@@ -28,4 +28,27 @@ pub fn real(name: &str, body: impl FnOnce(&Path) -> Result<(), Failed> + Send + 
         None => Err("the real test data is absent: set WAVEMILL_DATA to its folder".into()),
     });
     trial.with_ignored_flag(ignored)
+}
+
+/// Returns the `FeatureSpec` with these options as a recipe gives them, and without others: `options!(n_fft: 512)`. After
+/// a semicolon follows the `FeatureSpec` with the others: `options!(lag: 3; small())`. As in a struct, `lag` is short for
+/// `lag: lag`.
+#[macro_export]
+macro_rules! options {
+    ($($key:ident $(: $value:expr)?),+) => {
+        $crate::options!($($key $(: $value)?),+; FeatureSpec::default())
+    };
+    ($($key:ident $(: $value:expr)?),+; $others:expr) => {
+        FeatureSpec {
+            $($key: $crate::options!(@ $key $($value)?),)+
+            ..$others
+        }
+    };
+    // An option may be absent, so the value or an `Option` of it is accepted.
+    (@ $key:ident) => {
+        From::from($key)
+    };
+    (@ $key:ident $value:expr) => {
+        From::from($value)
+    };
 }

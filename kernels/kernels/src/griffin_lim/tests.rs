@@ -5,6 +5,7 @@ use wavemill_options::{
     DbArgs, DbRef, DimOrder, Dtype, FeatureArgs, FeatureSpec, Framing, LogArgs, PadMode, Preset,
 };
 use wavemill_signal::Level;
+use wavemill_tests::options;
 
 use super::{GriffinLimArgs, GriffinLimPlan, reference};
 use crate::backend::CpuPlan;
@@ -41,10 +42,7 @@ fn noise(seed: u32) -> impl FnMut() -> f64 {
 
 /// Returns the arguments of a mel feature with frames first, stored in f32.
 fn mel(preset: Preset, overrides: &FeatureSpec) -> FeatureArgs {
-    let spec = FeatureSpec {
-        preset,
-        ..overrides.clone()
-    };
+    let spec = options!(preset; overrides.clone());
     let args = spec.resolve(&[], 22_050).unwrap();
     FeatureArgs {
         dim_order: DimOrder::FrameBand,
@@ -90,13 +88,7 @@ fn with_log(log: LogArgs) -> FeatureArgs {
 
 #[test]
 fn phases_match_the_formula() {
-    let small = FeatureSpec {
-        n_fft: Some(32),
-        hop_length: Some(8),
-        win_length: Some(32),
-        n_mels: Some(4),
-        ..FeatureSpec::default()
-    };
+    let small = options!(n_fft: 32, hop_length: 8, win_length: 32, n_mels: 4);
     let base = mel(Preset::Librosa, &small);
     let framings = [
         Framing::Center(PadMode::Constant),
@@ -158,13 +150,7 @@ fn phases_match_the_formula() {
 
 #[test]
 fn the_spectrum_has_the_bands_that_were_given() {
-    let feature = mel(
-        Preset::Librosa,
-        &FeatureSpec {
-            n_mels: Some(40),
-            ..FeatureSpec::default()
-        },
-    );
+    let feature = mel(Preset::Librosa, &options!(n_mels: 40));
     let args = griffin_lim_args(&feature);
     let bands = values(&feature, &sound(8_000));
     let mut plan = plan(&feature);

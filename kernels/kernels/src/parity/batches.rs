@@ -2,7 +2,6 @@
 //! earlier batches.
 
 use super::*;
-use crate::backend::Plan;
 
 /// One clip of a test batch.
 struct BatchClip {
@@ -13,11 +12,9 @@ struct BatchClip {
 
 /// Returns features for both methods of computing bands, both precisions, odd lengths, and steps with a separate pass.
 fn features() -> Vec<FeatureArgs> {
-    let plain = FeatureSpec {
-        db: db(DbRef::Max, 80.0),
-        normalize: Normalize::MinMax,
-        ..of_length(1024, 256)
-    };
+    let plain = options!(
+        db: db(DbRef::Max, 80.0), normalize: Normalize::MinMax; of_length(1024, 256)
+    );
     // A range of more than 80 dB requires double precision.
     let wide = FeatureSpec {
         db: Some(DbSpec {
@@ -27,36 +24,22 @@ fn features() -> Vec<FeatureArgs> {
         }),
         ..of_length(512, 200)
     };
-    let other_power = FeatureSpec {
-        power: Some(1.5),
-        normalize: Normalize::None,
-        ..of_length(601, 300)
-    };
-    let with_deltas = FeatureSpec {
-        delta: Some(2),
-        ..small_mel()
-    };
-    let odd_length = FeatureSpec {
-        n_fft: Some(999),
-        ..small()
-    };
+    let other_power = options!(power: 1.5, normalize: Normalize::None; of_length(601, 300));
+    let with_deltas = options!(delta: 2; small_mel());
+    let odd_length = options!(n_fft: 999; small());
 
     vec![
-        resolve(Op::Mel, Preset::Librosa, 22_050, plain),
-        resolve(Op::Mel, Preset::Librosa, 22_050, wide),
-        resolve(Op::Mel, Preset::Librosa, 22_050, of_length(735, 147)),
-        resolve(Op::Mel, Preset::Librosa, 22_050, other_power),
-        resolve(Op::Mfcc, Preset::Librosa, 22_050, with_deltas),
-        resolve(Op::Stft, Preset::Librosa, 22_050, odd_length),
+        librosa(Op::Mel, plain),
+        librosa(Op::Mel, wide),
+        librosa(Op::Mel, of_length(735, 147)),
+        librosa(Op::Mel, other_power),
+        librosa(Op::Mfcc, with_deltas),
+        librosa(Op::Stft, odd_length),
     ]
 }
 
 fn of_length(n_fft: usize, hop_length: usize) -> FeatureSpec {
-    FeatureSpec {
-        n_fft: Some(n_fft),
-        hop_length: Some(hop_length),
-        ..small_mel()
-    }
+    options!(n_fft, hop_length; small_mel())
 }
 
 /// Returns clips of several lengths and sample rates, some of them cut into segments, one silent.
@@ -99,11 +82,7 @@ fn run(plan: &mut dyn Plan, batch_clips: &[&BatchClip]) -> Vec<Row> {
             rows: &batch_clip.rows,
         });
     }
-    plan.run(&clips)
-        .unwrap()
-        .into_iter()
-        .map(Result::unwrap)
-        .collect()
+    super::run(plan, &clips)
 }
 
 fn batches_change_no_byte(on: &Machines) {

@@ -5,16 +5,11 @@ use proptest::test_runner::TestRunner;
 use wavemill_options::{Framing, PadMode};
 
 use super::*;
-use crate::backend::Plan;
 
 fn presets_match_their_references(on: &Machines) {
     let none = FeatureSpec::default();
     for op in [Op::Stft, Op::Mel, Op::Mfcc] {
-        check_all(
-            on,
-            &resolve(op, Preset::Librosa, 22_050, none.clone()),
-            &signal(5000),
-        );
+        check_all(on, &librosa(op, none.clone()), &signal(5000));
         check_all(
             on,
             &resolve(op, Preset::Torchaudio, 16_000, none.clone()),
@@ -41,8 +36,7 @@ fn presets_match_their_references(on: &Machines) {
 
 /// Checks a feature with librosa's defaults except for `overrides`.
 fn check_librosa(on: &Machines, op: Op, overrides: FeatureSpec) {
-    let args = resolve(op, Preset::Librosa, 22_050, overrides);
-    check_all(on, &args, &signal(3000));
+    check_all(on, &librosa(op, overrides), &signal(3000));
 }
 
 fn every_option_matches_its_reference(on: &Machines) {
@@ -57,29 +51,21 @@ fn every_option_matches_its_reference(on: &Machines) {
         "povey",
     ];
     for window in windows {
-        let overrides = FeatureSpec {
-            window: Some(window.into()),
+        let overrides = options!(
+            window: Word::from(window),
             // A window of odd length is not exactly centred in the frame.
-            win_length: Some(201),
-            ..small()
-        };
+            win_length: 201; small()
+        );
         check_librosa(on, Op::Stft, overrides);
     }
 
     for pad_mode in ["constant", "reflect", "edge"] {
-        let overrides = FeatureSpec {
-            pad_mode: Some(pad_mode.into()),
-            ..small()
-        };
+        let overrides = options!(pad_mode: Word::from(pad_mode); small());
         check_librosa(on, Op::Stft, overrides);
     }
 
     for power in [0.5, 1.0, 1.7, 2.0] {
-        let overrides = FeatureSpec {
-            power: Some(power),
-            center: Some(false),
-            ..small_mel()
-        };
+        let overrides = options!(power, center: false; small_mel());
         check_librosa(on, Op::Mel, overrides);
     }
 
@@ -89,13 +75,9 @@ fn every_option_matches_its_reference(on: &Machines) {
         (false, "slaney"),
         (false, "none"),
     ] {
-        let overrides = FeatureSpec {
-            htk: Some(htk),
-            norm: Some(norm.into()),
-            fmin: Some(300.0),
-            fmax: Some(7000.0),
-            ..small_mel()
-        };
+        let overrides = options!(
+            htk, norm: Word::from(norm), fmin: 300.0, fmax: 7000.0; small_mel()
+        );
         check_librosa(on, Op::Mel, overrides);
     }
 
@@ -106,23 +88,15 @@ fn every_option_matches_its_reference(on: &Machines) {
         (DbRef::Power(2.0), 1.0),
     ] {
         for normalize in [Normalize::None, Normalize::MinMax, Normalize::MeanVar] {
-            let overrides = FeatureSpec {
-                db: db(reference, 50.0),
-                power: Some(power),
-                normalize,
-                ..small_mel()
-            };
+            let overrides = options!(
+                db: db(reference, 50.0), power, normalize; small_mel()
+            );
             check_librosa(on, Op::Mel, overrides);
         }
     }
 
     for (dct_type, lifter) in [(1, 0.0), (2, 22.0), (3, 13.0)] {
-        let overrides = FeatureSpec {
-            dct_type: Some(dct_type),
-            lifter: Some(lifter),
-            n_mfcc: Some(20),
-            ..small_mel()
-        };
+        let overrides = options!(dct_type, lifter, n_mfcc: 20; small_mel());
         check_librosa(on, Op::Mfcc, overrides);
     }
 }
@@ -133,12 +107,9 @@ fn deltas_crops_and_axes_match_their_references(on: &Machines) {
         (Some(12), 1, "frame,coefficient"),
         (Some(50), 2, "frame,coefficient"),
     ] {
-        let overrides = FeatureSpec {
-            frames,
-            delta: Some(delta),
-            dim_order: Some(dim_order.to_owned()),
-            ..small_mel()
-        };
+        let overrides = options!(
+            frames, delta, dim_order: dim_order.to_owned(); small_mel()
+        );
         check_librosa(on, Op::Mfcc, overrides);
     }
 }
@@ -151,12 +122,7 @@ fn few_samples_match_their_references(on: &Machines) {
             Framing::SnipEdges,
         ] {
             for n in [0, 1, 2, n_fft - 1, n_fft, n_fft + 1] {
-                let overrides = FeatureSpec {
-                    n_fft: Some(n_fft),
-                    hop_length: Some(16),
-                    win_length: Some(50),
-                    ..FeatureSpec::default()
-                };
+                let overrides = options!(n_fft, hop_length: 16, win_length: 50);
                 let mut args = resolve(Op::Stft, Preset::Librosa, 8000, overrides);
                 args.stft.framing = framing;
                 check_all(on, &args, &signal(n));
@@ -165,31 +131,18 @@ fn few_samples_match_their_references(on: &Machines) {
     }
 
     // There are fewer frames than a delta needs, so both the backend and the reference must return an error.
-    let delta = FeatureSpec {
-        delta: Some(1),
-        ..small_mel()
-    };
-    check_all(
-        on,
-        &resolve(Op::Mfcc, Preset::Librosa, 22_050, delta),
-        &signal(500),
-    );
+    let delta = options!(delta: 1; small_mel());
+    check_all(on, &librosa(Op::Mfcc, delta), &signal(500));
 }
 
 fn silence_is_all_zero_after_minmax(on: &Machines) {
     for backend in on.all() {
-        let overrides = FeatureSpec {
-            db: db(DbRef::Max, 80.0),
-            normalize: Normalize::MinMax,
-            ..small_mel()
-        };
-        let args = resolve(Op::Mel, Preset::Librosa, 22_050, overrides);
-        let out = values(backend, &[args], &[&[0.0; 3000]]).unwrap();
-        assert!(
-            out[0][0].len() == 20 * 31 && out[0][0].iter().all(|x| *x == 0.0),
-            "{}",
-            name(backend)
+        let overrides = options!(
+            db: db(DbRef::Max, 80.0), normalize: Normalize::MinMax; small_mel()
         );
+        let args = librosa(Op::Mel, overrides);
+        let out = alone(backend, &args, &[0.0; 3000]);
+        assert_eq!(out, [0.0; 20 * 31], "{}", name(backend));
     }
 }
 
@@ -216,24 +169,16 @@ fn a_sample_that_is_no_number_is_an_error_that_says_where(on: &Machines) {
 fn the_loudest_allowed_samples_stay_finite(on: &Machines) {
     for backend in on.all() {
         for preset in [Preset::Librosa, Preset::Kaldi] {
-            let args = [resolve(Op::Stft, preset, 16_000, FeatureSpec::default())];
-            let out = values(backend, &args, &[&[stft::SAMPLE_MAX; 5000]]).unwrap();
-            assert!(out[0][0].iter().all(|x| x.is_finite()), "{}", name(backend));
+            let args = resolve(Op::Stft, preset, 16_000, FeatureSpec::default());
+            let out = alone(backend, &args, &[stft::SAMPLE_MAX; 5000]);
+            assert!(out.iter().all(|x| x.is_finite()), "{}", name(backend));
         }
     }
 }
 
-fn rows_of(plan: &mut dyn Plan, clip: Clip<'_>) -> Vec<Row> {
-    plan.run(&[clip])
-        .unwrap()
-        .into_iter()
-        .map(Result::unwrap)
-        .collect()
-}
-
 /// The failing batch has a row with more samples than kernels can count, detected after copies have been queued.
 fn a_plan_whose_batch_failed_computes_the_next(on: &Machines) {
-    let args = [resolve(Op::Mel, Preset::Librosa, 22_050, small_mel())];
+    let args = [librosa(Op::Mel, small_mel())];
     let failing_pcm = signal(4000);
     let failing = Clip {
         samples: Samples::F32(&failing_pcm),
@@ -250,17 +195,17 @@ fn a_plan_whose_batch_failed_computes_the_next(on: &Machines) {
     };
 
     for backend in on.devices.iter().map(|device| &**device) {
-        let want = rows_of(&mut *backend.plan(0, &args).unwrap(), next);
+        let want = run(&mut *backend.plan(0, &args).unwrap(), &[next]);
 
         let mut plan = backend.plan(0, &args).unwrap();
         let error = plan.run(&[failing]).unwrap_err();
         assert!(error.to_string().contains("samples of a row"), "{error}");
-        assert_eq!(rows_of(&mut *plan, next), want, "{}", name(backend));
+        assert_eq!(run(&mut *plan, &[next]), want, "{}", name(backend));
     }
 }
 
 fn a_sample_without_its_partner_is_left_out(on: &Machines) {
-    let args = [resolve(Op::Mel, Preset::Librosa, 22_050, small_mel())];
+    let args = [librosa(Op::Mel, small_mel())];
     let pcm = signal(2 * 3000 + 1);
     let uneven = Clip {
         samples: Samples::F32(&pcm),
@@ -275,33 +220,26 @@ fn a_sample_without_its_partner_is_left_out(on: &Machines) {
 
     for backend in on.all() {
         let mut plan = backend.plan(0, &args).unwrap();
-        let got = rows_of(&mut *plan, uneven);
-        assert_eq!(got, rows_of(&mut *plan, even), "{}", name(backend));
+        let got = run(&mut *plan, &[uneven]);
+        assert_eq!(got, run(&mut *plan, &[even]), "{}", name(backend));
     }
 }
 
 fn features_of_one_plan_are_those_of_plans_of_their_own(on: &Machines) {
     let pcm = signal(3000);
-    let in_decibels = FeatureSpec {
-        db: db(DbRef::Max, 80.0),
-        ..small_mel()
-    };
-    let cropped = FeatureSpec {
-        frames: Some(9),
-        ..small()
-    };
+    let in_decibels = options!(db: db(DbRef::Max, 80.0); small_mel());
+    let cropped = options!(frames: 9; small());
     let all = [
-        resolve(Op::Mel, Preset::Librosa, 22_050, in_decibels),
-        resolve(Op::Mfcc, Preset::Librosa, 22_050, small_mel()),
-        resolve(Op::Stft, Preset::Librosa, 22_050, cropped),
+        librosa(Op::Mel, in_decibels),
+        librosa(Op::Mfcc, small_mel()),
+        librosa(Op::Stft, cropped),
         resolve(Op::Mel, Preset::Torchaudio, 22_050, small_mel()),
     ];
 
     for backend in on.all() {
         let together = values(backend, &all, &[&signal(4000), &pcm]).unwrap();
         for (args, together) in all.iter().zip(&together[1]) {
-            let alone = values(backend, std::slice::from_ref(args), &[&pcm]).unwrap();
-            assert_eq!(&alone[0][0], together);
+            assert_eq!(&alone(backend, args, &pcm), together);
         }
     }
 }
@@ -320,13 +258,10 @@ fn odd_sizes_match_their_references(on: &Machines) {
     };
     TestRunner::new(config)
         .run(&sizes, |(n_fft, hop, shorter, n, pad)| {
-            let overrides = FeatureSpec {
-                n_fft: Some(n_fft),
-                hop_length: Some(hop),
-                win_length: Some(n_fft.saturating_sub(shorter).max(1)),
-                ..FeatureSpec::default()
-            };
-            let mut args = resolve(Op::Stft, Preset::Librosa, 22_050, overrides);
+            let overrides = options!(
+                n_fft, hop_length: hop, win_length: n_fft.saturating_sub(shorter).max(1)
+            );
+            let mut args = librosa(Op::Stft, overrides);
             let modes = [PadMode::Constant, PadMode::Reflect, PadMode::Edge].map(Framing::Center);
             args.stft.framing = modes.get(pad).copied().unwrap_or(Framing::Inside);
 
@@ -343,11 +278,8 @@ fn odd_sizes_match_their_references(on: &Machines) {
 fn frames_of_2048_match_at_every_hop(on: &Machines) {
     for (hop, n) in [(1, 10), (63, 600), (441, 3000), (2048, 9000), (3000, 9000)] {
         for preemphasis in [0.0, 0.97] {
-            let overrides = FeatureSpec {
-                hop_length: Some(hop),
-                ..FeatureSpec::default()
-            };
-            let mut args = resolve(Op::Stft, Preset::Librosa, 22_050, overrides);
+            let overrides = options!(hop_length: hop);
+            let mut args = librosa(Op::Stft, overrides);
             args.stft.framing = Framing::Center(PadMode::Reflect);
             args.stft.preemphasis = preemphasis;
             check_cpus(on, &args, &signal(n));

@@ -11,21 +11,14 @@ const STATISTIC_REL_MAX: f64 = 1e-5;
 
 /// Returns source features whose normalization and axis order must not affect the derived features.
 fn sources() -> Vec<FeatureArgs> {
-    let in_decibels = FeatureSpec {
-        db: db(DbRef::Max, 80.0),
-        normalize: Normalize::MinMax,
-        dim_order: Some("frame,mel".to_owned()),
-        ..small_mel()
-    };
-    let with_deltas = FeatureSpec {
-        delta: Some(1),
-        frames: Some(20),
-        normalize: Normalize::MeanVar,
-        ..small_mel()
-    };
+    let in_decibels = options!(
+        db: db(DbRef::Max, 80.0), normalize: Normalize::MinMax,
+        dim_order: "frame,mel".to_owned(); small_mel()
+    );
+    let with_deltas = options!(delta: 1, frames: 20, normalize: Normalize::MeanVar; small_mel());
     vec![
-        resolve(Op::Mel, Preset::Librosa, 22_050, in_decibels),
-        resolve(Op::Mfcc, Preset::Librosa, 22_050, with_deltas),
+        librosa(Op::Mel, in_decibels),
+        librosa(Op::Mfcc, with_deltas),
     ]
 }
 
@@ -43,15 +36,11 @@ fn statistics_are_those_of_the_values_before_scaling(on: &Machines) {
         let derived = source.derive(Derived::Statistics, None).unwrap();
         for backend in &on.cpus {
             let backend = &**backend;
-            let alone = values(backend, &[source.source_values()], &[&pcm]).unwrap();
-            let n_frames = source.n_frames(pcm.len());
-            let rows: Vec<Vec<f64>> = alone[0][0]
-                .chunks_exact(n_frames)
-                .map(|row| row.iter().map(|x| f64::from(*x)).collect())
-                .collect();
+            let unscaled = alone(backend, &source.source_values(), &pcm);
+            let rows = rows_of(&unscaled, source.n_frames(pcm.len()));
             let want = statistics::reference::statistics(&rows);
 
-            let got = &values(backend, std::slice::from_ref(&derived), &[&pcm]).unwrap()[0][0];
+            let got = alone(backend, &derived, &pcm);
             assert_eq!(got.len(), derived.n_values(pcm.len()));
             for (at, (got, want)) in got.iter().zip(&want).enumerate() {
                 let most = STATISTIC_REL_MAX * want.abs().max(1.0);
@@ -68,12 +57,7 @@ fn tempos_are_those_of_the_tempogram(on: &Machines) {
     for click in pcm.chunks_mut(20 * 512) {
         click[..20].iter_mut().for_each(|x| *x += 0.9);
     }
-    let source = resolve(
-        Op::Tempogram,
-        Preset::Librosa,
-        22_050,
-        FeatureSpec::default(),
-    );
+    let source = librosa(Op::Tempogram, FeatureSpec::default());
     let per_minute = 60.0 * 22_050.0 / 512.0;
     let slow = TempoArgs {
         start_bpm: 32.3,
@@ -91,10 +75,7 @@ fn tempos_are_those_of_the_tempogram(on: &Machines) {
         for backend in &on.cpus {
             let all = [source.clone(), derived.clone()];
             let got = values(&**backend, &all, &[&pcm]).unwrap().remove(0);
-            let rows: Vec<Vec<f64>> = got[0]
-                .chunks_exact(source.n_frames(pcm.len()))
-                .map(|row| row.iter().map(|x| f64::from(*x)).collect())
-                .collect();
+            let rows = rows_of(&got[0], source.n_frames(pcm.len()));
             assert_eq!(tempo::reference::lag(&tempo, per_minute, &rows), lag);
             assert_eq!(got[1], [(per_minute / lag as f64) as f32]);
         }
@@ -117,8 +98,8 @@ fn a_derived_feature_is_the_same_beside_its_source_and_without_it(on: &Machines)
         let backend = &**backend;
         let together = values(backend, &all, &[&long, &pcm]).unwrap();
         for (args, together) in all.iter().zip(&together[1]) {
-            let alone = values(backend, std::slice::from_ref(args), &[&pcm]).unwrap();
-            assert_eq!(&alone[0][0], together, "{}: {args:?}", name(backend));
+            let alone = alone(backend, args, &pcm);
+            assert_eq!(&alone, together, "{}: {args:?}", name(backend));
         }
     }
 }
@@ -132,14 +113,11 @@ fn pictures_are_those_of_the_values_before_scaling(on: &Machines) {
     };
     for backend in &on.cpus {
         let backend = &**backend;
-        let alone = values(backend, &[source.source_values()], &[&pcm]).unwrap();
-        let rows: Vec<Vec<f64>> = alone[0][0]
-            .chunks_exact(source.n_frames(pcm.len()))
-            .map(|row| row.iter().map(|x| f64::from(*x)).collect())
-            .collect();
+        let unscaled = alone(backend, &source.source_values(), &pcm);
+        let rows = rows_of(&unscaled, source.n_frames(pcm.len()));
         let want = picture::reference::picture(args, &rows);
 
-        let got = &values(backend, std::slice::from_ref(&derived), &[&pcm]).unwrap()[0][0];
+        let got = alone(backend, &derived, &pcm);
         assert_eq!(got.len(), want.len());
         // A value near the boundary of two colours may have either colour, so allow some differences.
         let others = got.iter().zip(&want);
@@ -149,11 +127,8 @@ fn pictures_are_those_of_the_values_before_scaling(on: &Machines) {
 }
 
 fn a_clip_without_a_frame_has_no_derived_tensor(on: &Machines) {
-    let overrides = FeatureSpec {
-        center: Some(false),
-        ..small_mel()
-    };
-    let source = resolve(Op::Mel, Preset::Librosa, 22_050, overrides);
+    let overrides = options!(center: false; small_mel());
+    let source = librosa(Op::Mel, overrides);
     let all = [
         source.derive(Derived::Statistics, None).unwrap(),
         source.derive(coloured(), None).unwrap(),

@@ -22,13 +22,10 @@ fn clip(place: usize, n: usize) -> Vec<i16> {
 }
 
 fn features() -> Vec<FeatureArgs> {
-    let in_decibels = FeatureSpec {
-        db: db(DbRef::Max, 80.0),
-        ..FeatureSpec::default()
-    };
+    let in_decibels = options!(db: db(DbRef::Max, 80.0));
     vec![
-        resolve(Op::Mel, Preset::Librosa, 22_050, FeatureSpec::default()),
-        resolve(Op::Mel, Preset::Librosa, 22_050, in_decibels),
+        librosa(Op::Mel, FeatureSpec::default()),
+        librosa(Op::Mel, in_decibels),
     ]
 }
 

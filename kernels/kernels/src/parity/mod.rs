@@ -12,11 +12,12 @@ use std::sync::{Arc, OnceLock};
 
 use wavemill_options::{
     DbRef, DbSpec, DimOrder, Dtype, FeatureArgs, FeatureSpec, FrameValues, LogArgs, Normalize, Op,
-    Preset, ShapeArgs,
+    Preset, ShapeArgs, Word,
 };
 use wavemill_signal::Level;
+use wavemill_tests::options;
 
-use crate::backend::{Backend, Clip, Cpu, Cuda, Emulation, Row, Samples, bands};
+use crate::backend::{Backend, Clip, Cpu, Cuda, Emulation, Plan, Row, Samples, bands};
 use crate::checks::CheckedDevices;
 use crate::device::Order;
 use crate::error::KernelError;
@@ -340,6 +341,24 @@ fn values(
     Ok(values)
 }
 
+/// Computes the values of a feature of a clip, without other features.
+fn alone(backend: &dyn Backend, args: &FeatureArgs, pcm: &[f32]) -> Vec<f32> {
+    let values = values(backend, std::slice::from_ref(args), &[pcm]);
+    values.unwrap().remove(0).remove(0)
+}
+
+/// Returns the rows of a batch without errors, in the order of the clips.
+fn run(plan: &mut dyn Plan, clips: &[Clip<'_>]) -> Vec<Row> {
+    let rows = plan.run(clips).unwrap();
+    rows.into_iter().map(Result::unwrap).collect()
+}
+
+/// Returns the rows of `n_frames` values each in f64, for a reference.
+fn rows_of(values: &[f32], n_frames: usize) -> Vec<Vec<f64>> {
+    let wide: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
+    wide.chunks_exact(n_frames).map(<[f64]>::to_vec).collect()
+}
+
 /// Converts the bytes of an f32 tensor to numbers.
 fn floats(tensor: &[u8]) -> Vec<f32> {
     let (words, _) = tensor.as_chunks();
@@ -410,12 +429,13 @@ fn check_cpus(on: &Machines, args: &FeatureArgs, pcm: &[f32]) {
 }
 
 fn resolve(op: Op, preset: Preset, rate: u32, overrides: FeatureSpec) -> FeatureArgs {
-    let spec = FeatureSpec {
-        op,
-        preset,
-        ..overrides
-    };
+    let spec = options!(op, preset; overrides);
     spec.resolve(&[], rate).unwrap()
+}
+
+/// Resolves a feature with librosa's defaults except for `overrides`.
+fn librosa(op: Op, overrides: FeatureSpec) -> FeatureArgs {
+    resolve(op, Preset::Librosa, 22_050, overrides)
 }
 
 fn db(reference: DbRef, top_db: f64) -> Option<DbSpec> {
@@ -428,18 +448,11 @@ fn db(reference: DbRef, top_db: f64) -> Option<DbSpec> {
 
 /// Options with a small transform, which keeps the references fast.
 fn small() -> FeatureSpec {
-    FeatureSpec {
-        n_fft: Some(256),
-        hop_length: Some(100),
-        ..FeatureSpec::default()
-    }
+    options!(n_fft: 256, hop_length: 100)
 }
 
 fn small_mel() -> FeatureSpec {
-    FeatureSpec {
-        n_mels: Some(20),
-        ..small()
-    }
+    options!(n_mels: 20; small())
 }
 
 #[test]

@@ -40,7 +40,7 @@ const fn is_rhythm(op: Op) -> bool {
 
 fn shapes_match_their_references(on: &Machines) {
     for op in OPS {
-        let at_defaults = resolve(op, Preset::Librosa, 22_050, FeatureSpec::default());
+        let at_defaults = librosa(op, FeatureSpec::default());
         // The references of long filters take long.
         let lengths: &[usize] = if is_constant_q(op) {
             &[1, 3000]
@@ -51,14 +51,10 @@ fn shapes_match_their_references(on: &Machines) {
             check_cpus(on, &at_defaults, &signal(*n));
         }
 
-        let overrides = FeatureSpec {
-            hop_length: Some(100),
-            center: (!is_constant_q(op) && !is_rhythm(op)).then_some(false),
-            delta: (!is_rhythm(op)).then_some(1),
-            frames: Some(20),
-            normalize: Normalize::MeanVar,
-            ..FeatureSpec::default()
-        };
+        let overrides = options!(
+            hop_length: 100, center: (!is_constant_q(op) && !is_rhythm(op)).then_some(false),
+            delta: (!is_rhythm(op)).then_some(1), frames: 20, normalize: Normalize::MeanVar
+        );
         check_cpus(
             on,
             &resolve(op, Preset::Librosa, 16_000, overrides),
@@ -68,126 +64,68 @@ fn shapes_match_their_references(on: &Machines) {
 }
 
 fn options_of_shapes_match_their_references(on: &Machines) {
-    let none = FeatureSpec::default();
     let mut cases = vec![
+        (Op::SpectralFlatness, options!(power: 1.0, amin: 1e-3)),
         (
-            Op::SpectralFlatness,
-            FeatureSpec {
-                power: Some(1.0),
-                amin: Some(1e-3),
-                ..none.clone()
-            },
+            Op::Rms,
+            options!(frame_length: 999, pad_mode: Word::from("reflect"), db: db(DbRef::Max, 60.0)),
         ),
         (
             Op::Rms,
-            FeatureSpec {
-                frame_length: Some(999),
-                pad_mode: Some("reflect".into()),
-                db: db(DbRef::Max, 60.0),
-                ..none.clone()
-            },
-        ),
-        (
-            Op::Rms,
-            FeatureSpec {
-                window: Some("hann".into()),
-                hop_length: Some(256),
-                ..none.clone()
-            },
+            options!(window: Word::from("hann"), hop_length: 256),
         ),
         (
             Op::ZeroCrossingRate,
-            FeatureSpec {
-                frame_length: Some(33),
-                hop_length: Some(7),
-                ..none.clone()
-            },
+            options!(frame_length: 33, hop_length: 7),
         ),
     ];
     for (lag, hop_length) in [(3, 100), (1, 512), (2, 700)] {
-        let overrides = FeatureSpec {
-            lag: Some(lag),
-            hop_length: Some(hop_length),
-            ..small_mel()
-        };
-        cases.push((Op::OnsetStrength, overrides));
+        cases.push((Op::OnsetStrength, options!(lag, hop_length; small_mel())));
     }
-    let medians = FeatureSpec {
-        aggregate: Some("median".into()),
-        ..small_mel()
-    };
-    cases.push((Op::OnsetStrength, medians));
+    cases.push((
+        Op::OnsetStrength,
+        options!(aggregate: Word::from("median"); small_mel()),
+    ));
     for (n_chroma, tuning) in [(1, 0.0), (7, -0.5), (12, 0.31), (36, 0.5)] {
-        let overrides = FeatureSpec {
-            n_chroma: Some(n_chroma),
-            tuning: Some(tuning),
-            ..small()
-        };
-        cases.push((Op::ChromaStft, overrides));
+        cases.push((Op::ChromaStft, options!(n_chroma, tuning; small())));
     }
     cases.extend(options_of_constant_q());
     for p in [0.5, 1.0, 3.0, 32.0] {
-        let p = FeatureSpec {
-            p: Some(p),
-            ..small()
-        };
-        cases.push((Op::SpectralBandwidth, p));
+        cases.push((Op::SpectralBandwidth, options!(p; small())));
     }
     for roll_percent in [0.01, 0.5, 0.99] {
-        let roll_percent = FeatureSpec {
-            roll_percent: Some(roll_percent),
-            ..small()
-        };
-        cases.push((Op::SpectralRolloff, roll_percent));
+        cases.push((Op::SpectralRolloff, options!(roll_percent; small())));
     }
     // Numbers of extremes that are kept ordered, and more of them.
     for (quantile, n_bands, linear) in [(0.02, 4, true), (0.1, 3, false), (0.6, 5, false)] {
-        let overrides = FeatureSpec {
-            fmin: Some(300.0),
-            quantile: Some(quantile),
-            n_bands: Some(n_bands),
-            linear: Some(linear),
-            n_fft: Some(512),
-            ..small()
-        };
+        let overrides = options!(
+            fmin: 300.0, quantile, n_bands, linear, n_fft: 512;
+            small()
+        );
         cases.push((Op::SpectralContrast, overrides));
     }
 
     for (op, overrides) in cases {
-        let args = resolve(op, Preset::Librosa, 22_050, overrides);
+        let args = librosa(op, overrides);
         check_cpus(on, &args, &signal(3000));
     }
 
     // Some bins are 90 dB and more below the loudest: see `with_rounded_valleys`.
-    let quietest_bin = FeatureSpec {
-        n_fft: Some(544),
-        hop_length: Some(9),
-        fmin: Some(700.0),
-        n_bands: Some(1),
-        quantile: Some(0.001),
-        ..none.clone()
-    };
-    let every_sample = FeatureSpec {
-        n_fft: Some(473),
-        hop_length: Some(1),
-        ..none
-    };
+    let quietest_bin =
+        options!(n_fft: 544, hop_length: 9, fmin: 700.0, n_bands: 1, quantile: 0.001);
+    let every_sample = options!(n_fft: 473, hop_length: 1);
     for (op, overrides, n) in [
         (Op::SpectralContrast, quietest_bin, 1870),
         (Op::SpectralFlatness, every_sample, 915),
     ] {
-        let args = resolve(op, Preset::Librosa, 22_050, overrides);
+        let args = librosa(op, overrides);
         check_cpus(on, &args, &signal(n));
     }
 }
 
 fn options_of_constant_q() -> Vec<(Op, FeatureSpec)> {
-    let with = |hop_length, fmin, bins_per_octave, tuning| FeatureSpec {
-        hop_length: Some(hop_length),
-        fmin: Some(fmin),
-        bins_per_octave: Some(bins_per_octave),
-        tuning,
-        ..FeatureSpec::default()
+    let with = |hop_length: usize, fmin: f64, bins_per_octave: usize, tuning: Option<f64>| {
+        options!(hop_length, fmin, bins_per_octave, tuning)
     };
     let mut cases = Vec::new();
     // Bins that fill no whole octave, filters that reach almost half the rate, and a rate that cannot be halved.
@@ -198,22 +136,12 @@ fn options_of_constant_q() -> Vec<(Op, FeatureSpec)> {
         (Op::Vqt, 61, with(160, 100.0, 10, Some(0.5))),
         (Op::Cqt, 45, with(200, 200.0, 8, None)),
     ] {
-        let n_bins = Some(n_bins);
-        cases.push((
-            op,
-            FeatureSpec {
-                n_bins,
-                ..overrides
-            },
-        ));
+        cases.push((op, options!(n_bins; overrides)));
     }
 
-    let db = FeatureSpec {
-        db: db(DbRef::Max, 60.0),
-        filter_scale: Some(0.5),
-        gamma: Some(20.0),
-        ..with(256, 65.0, 12, None)
-    };
+    let db = options!(
+        db: db(DbRef::Max, 60.0), filter_scale: 0.5, gamma: 20.0; with(256, 65.0, 12, None)
+    );
     cases.push((Op::Vqt, db));
     for (op, n_chroma, chroma, win_len_smooth) in [
         (Op::ChromaCqt, 6, None, None),
@@ -222,13 +150,10 @@ fn options_of_constant_q() -> Vec<(Op, FeatureSpec)> {
         (Op::Tonnetz, 12, Some("cens"), Some(9)),
         (Op::Tonnetz, 8, Some("cqt"), None),
     ] {
-        let overrides = FeatureSpec {
-            n_chroma: Some(n_chroma),
-            chroma: chroma.map(Into::into),
-            win_len_smooth,
-            n_octaves: Some(4),
-            ..with(128, 110.0, 24, None)
-        };
+        let overrides = options!(
+            n_chroma, chroma: chroma.map(Word::from), win_len_smooth,
+            n_octaves: 4; with(128, 110.0, 24, None)
+        );
         cases.push((op, overrides));
     }
     cases
@@ -243,13 +168,7 @@ fn rhythms_match_their_references(on: &Machines) {
 
     let mut cases = Vec::new();
     for win_length in [2, 3, 61] {
-        let tempogram = FeatureSpec {
-            win_length: Some(win_length),
-            hop_length: Some(200),
-            lag: Some(2),
-            ..FeatureSpec::default()
-        };
-        cases.push((Op::Tempogram, tempogram));
+        cases.push((Op::Tempogram, options!(win_length, hop_length: 200, lag: 2)));
     }
     // The last interval has few frames.
     for (start_bpm, tightness, trim, hop_length) in [
@@ -257,13 +176,7 @@ fn rhythms_match_their_references(on: &Machines) {
         (240.0, 1.0, false, 150),
         (300.0, 1000.0, true, 700),
     ] {
-        let beats = FeatureSpec {
-            start_bpm: Some(start_bpm),
-            tightness: Some(tightness),
-            trim: Some(trim),
-            hop_length: Some(hop_length),
-            ..FeatureSpec::default()
-        };
+        let beats = options!(start_bpm, tightness, trim, hop_length);
         cases.push((Op::BeatTrack, beats));
     }
 
@@ -284,49 +197,38 @@ fn extreme_signals_have_finite_shapes(on: &Machines) {
     let loudest = vec![1_048_576.0; 4000];
     for pcm in [vec![0.0; 4000], vec![0.5; 4000], click, square, loudest] {
         for op in OPS {
-            let args = resolve(op, Preset::Librosa, 22_050, FeatureSpec::default());
+            let args = librosa(op, FeatureSpec::default());
             for cpu in &on.cpus {
-                let got = values(cpu.as_ref(), std::slice::from_ref(&args), &[&pcm]).unwrap();
-                assert!(got[0][0].iter().all(|x| x.is_finite()), "{op:?}");
+                let got = alone(cpu.as_ref(), &args, &pcm);
+                assert!(got.iter().all(|x| x.is_finite()), "{op:?}");
             }
         }
     }
 
     let silence = |op: Op| {
-        let args = resolve(op, Preset::Librosa, 22_050, FeatureSpec::default());
-        let cpu = on.cpus[0].as_ref();
-        values(cpu, &[args], &[&[0.0; 4000]]).unwrap()[0][0][0]
+        let args = librosa(op, FeatureSpec::default());
+        alone(on.cpus[0].as_ref(), &args, &[0.0; 4000])[0]
     };
-    assert_eq!(
-        OPS.map(silence),
-        [
-            0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        ]
-    );
+    let is_flat = |op: Op| f32::from(u8::from(op == Op::SpectralFlatness));
+    assert_eq!(OPS.map(silence), OPS.map(is_flat));
 }
 
 /// All features of one plan share its spectra, and are those of plans of their own.
 fn shapes_beside_mel_are_the_same(on: &Machines) {
-    let mut all = vec![resolve(
-        Op::Mel,
-        Preset::Librosa,
-        22_050,
-        FeatureSpec::default(),
-    )];
-    all.extend(OPS.map(|op| resolve(op, Preset::Librosa, 22_050, FeatureSpec::default())));
+    let mut all = vec![librosa(Op::Mel, FeatureSpec::default())];
+    all.extend(OPS.map(|op| librosa(op, FeatureSpec::default())));
     let pcm = signal(9001);
     for cpu in &on.cpus {
         let together = values(cpu.as_ref(), &all, &[&pcm]).unwrap();
         for (args, together) in all.iter().zip(&together[0]) {
-            let alone = values(cpu.as_ref(), std::slice::from_ref(args), &[&pcm]).unwrap();
-            assert!(alone[0][0] == *together, "{args:?}");
+            assert!(alone(cpu.as_ref(), args, &pcm) == *together, "{args:?}");
         }
     }
 }
 
 /// A plan may free its buffers between two clips.
 fn shapes_after_freed_buffers_are_the_same(on: &Machines) {
-    let all = OPS.map(|op| resolve(op, Preset::Librosa, 22_050, FeatureSpec::default()));
+    let all = OPS.map(|op| librosa(op, FeatureSpec::default()));
     let pcm = signal(9001);
     let whole = 0..pcm.len();
     let clip = Clip {
@@ -338,16 +240,9 @@ fn shapes_after_freed_buffers_are_the_same(on: &Machines) {
 
     for cpu in &on.cpus {
         let mut plan = cpu.plan(0, &all).unwrap();
-        let mut run = || {
-            plan.run(std::slice::from_ref(&clip))
-                .unwrap()
-                .remove(0)
-                .unwrap()
-        };
-        let before = run().tensors;
+        let before = run(&mut *plan, &[clip]);
         plan.forget_scratch();
-        let after = plan.run(&[clip]).unwrap().remove(0).unwrap().tensors;
-        assert!(before == after);
+        assert!(run(&mut *plan, &[clip])[0].tensors == before[0].tensors);
     }
 }
 
@@ -376,18 +271,15 @@ fn drawn_options_of_shapes_match_their_references(on: &Machines) {
         .run(&drawn, |(op, n_fft, hop, n, n_bands, part)| {
             let is_contrast = op == Op::SpectralContrast;
             let is_on_samples = matches!(op, Op::Rms | Op::ZeroCrossingRate);
-            let overrides = FeatureSpec {
+            let overrides = options!(
                 n_fft: (!is_on_samples).then_some(n_fft),
-                frame_length: is_on_samples.then_some(n_fft),
-                hop_length: Some(hop),
-                n_bands: is_contrast.then_some(n_bands),
-                quantile: is_contrast.then_some(part),
+                frame_length: is_on_samples.then_some(n_fft), hop_length: hop,
+                n_bands: is_contrast.then_some(n_bands), quantile: is_contrast.then_some(part),
                 fmin: is_contrast.then_some(700.0),
                 roll_percent: (op == Op::SpectralRolloff).then_some(part),
                 // An estimate may be another step if one peak is rounded to the next.
-                tuning: (op == Op::ChromaStft).then_some(part - 0.4),
-                ..FeatureSpec::default()
-            };
+                tuning: (op == Op::ChromaStft).then_some(part - 0.4)
+            );
 
             let spec = FeatureSpec { op, ..overrides };
             // Bands without a bin are refused.
