@@ -27,16 +27,10 @@ fn open() {
 
     match choice.open(&devices, Level::Scalar, None) {
         Ok(opened) => {
-            let (kind, level, lanes) = (
-                opened.backend.kind(),
-                opened.backend.level(),
-                opened.backend.lanes(),
-            );
-
-            println!(
-                "<<{kind}; {level}; {lanes} lanes; {}>>",
-                opened.notice.unwrap_or_default()
-            );
+            let backend = opened.backend;
+            let (kind, level, lanes) = (backend.kind(), backend.level(), backend.lanes());
+            let notice = opened.notice.unwrap_or_default();
+            println!("<<{kind}; {level}; {lanes} lanes; {notice}>>");
         }
         Err(error) => println!("<<{error}>>"),
     }
@@ -47,12 +41,20 @@ fn said(machine: &Machine, choice: &str, devices: &str) -> String {
     let words = ["--exact", "open", "--ignored", "--nocapture"];
     let output = machine.start(&words, &[("OPEN", choice), ("OPEN_DEVICES", devices)]);
     let text = String::from_utf8(output.stdout).unwrap();
-    let said = text
-        .split_once("<<")
-        .and_then(|(_, rest)| rest.split_once(">>"));
+    let said = between_marks(&text);
     said.unwrap_or_else(|| panic!("{text}\n{}", String::from_utf8_lossy(&output.stderr)))
-        .0
         .to_owned()
+}
+
+/// Returns the output of opening CUDA on a machine.
+fn opening(machine: &Machine) -> String {
+    said(machine, "cuda", "")
+}
+
+/// Returns the text that a test of another process printed for this one.
+fn between_marks(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("<<")?;
+    Some(rest.split_once(">>")?.0)
 }
 
 /// Returns one line per compilation of kernels on a machine. The line contains the compiler options.
@@ -83,7 +85,7 @@ fn a_missing_library_is_named_with_what_to_install() {
 
     for (library, refusal) in cases {
         let machine = Machine::without(&format!("no-{library}"), &[library]);
-        assert_eq!(said(&machine, "cuda", ""), refusal);
+        assert_eq!(opening(&machine), refusal);
     }
 }
 
@@ -113,7 +115,7 @@ fn said_of_versions(name: &str, driver: &str, nvrtc: &str, cufft: &str) -> Strin
         .with("FAKE_NVRTC", nvrtc)
         .with("FAKE_CUFFT", cufft);
     let libraries = format!("{}/{name}/lib", env!("CARGO_TARGET_TMPDIR"));
-    said(&machine, "cuda", "").replace(&libraries, "LIB")
+    opening(&machine).replace(&libraries, "LIB")
 }
 
 #[test]
@@ -173,27 +175,15 @@ fn libraries_that_do_not_fit_the_driver_are_refused() {
 fn missing_gpu_or_failing_driver_is_reported() {
     let none = "cuda: open: the driver sees no GPU (check nvidia-smi and CUDA_VISIBLE_DEVICES)";
     assert_eq!(
-        said(
-            &Machine::new("no-device").with("FAKE_INIT", "100"),
-            "cuda",
-            ""
-        ),
+        opening(&Machine::new("no-device").with("FAKE_INIT", "100")),
         none
     );
     assert_eq!(
-        said(
-            &Machine::new("zero-devices").with("FAKE_GPUS", "0"),
-            "cuda",
-            ""
-        ),
+        opening(&Machine::new("zero-devices").with("FAKE_GPUS", "0")),
         none
     );
 
-    let mismatch = said(
-        &Machine::new("mismatch").with("FAKE_INIT", "803"),
-        "cuda",
-        "",
-    );
+    let mismatch = opening(&Machine::new("mismatch").with("FAKE_INIT", "803"));
     let words = "system has unsupported display driver / cuda driver combination";
     assert_eq!(
         mismatch,
@@ -231,11 +221,7 @@ fn devices_are_those_that_are_there_and_of_one_kind() {
 
 #[test]
 fn compile_errors_contain_the_reason() {
-    let unknown = said(
-        &Machine::new("unknown").with("FAKE_CAPABILITIES", "103"),
-        "cuda",
-        "",
-    );
+    let unknown = opening(&Machine::new("unknown").with("FAKE_CAPABILITIES", "103"));
     let why = "the device is sm_103, but this NVRTC supports sm_80, sm_90: install a newer one";
     assert_eq!(unknown, format!("NVRTC 13.0: compile kernels: {why}"));
 
@@ -243,7 +229,7 @@ fn compile_errors_contain_the_reason() {
     let failed = Machine::new("log").with("FAKE_LOG", log);
     let why = format!("for sm_90: NVRTC_ERROR_COMPILATION\n{log}");
     assert_eq!(
-        said(&failed, "cuda", ""),
+        opening(&failed),
         format!("NVRTC 13.0: compile kernels: {why}")
     );
     assert_eq!(compiled(&failed).len(), 1);
@@ -254,7 +240,7 @@ fn kernels_are_recompiled_if_the_cache_is_damaged() {
     let machine = Machine::new("cache");
     let opened = "features are computed on cuda:0 (NVIDIA Fake)";
     assert!(said(&machine, "auto", "").ends_with(opened));
-    assert!(said(&machine, "cuda", "").ends_with(opened));
+    assert!(opening(&machine).ends_with(opened));
     let options = "--gpu-architecture=sm_90 --std=c++17 --fmad=true --generate-line-info";
     assert_eq!(compiled(&machine), [options]);
 
@@ -276,8 +262,8 @@ fn kernels_are_recompiled_if_the_cache_is_damaged() {
     bytes[3] ^= 0x40;
     fs::write(entry, bytes).unwrap();
 
-    assert!(said(&machine, "cuda", "").ends_with(opened));
-    assert!(said(&machine, "cuda", "").ends_with(opened));
+    assert!(opening(&machine).ends_with(opened));
+    assert!(opening(&machine).ends_with(opened));
     assert_eq!(compiled(&machine), [options; 2]);
 }
 
@@ -341,10 +327,7 @@ fn refusing_gpu_is_an_error_if_required() {
     for (variables, want) in cases {
         let output = refusing.start(&["--exact", "check", "--ignored", "--nocapture"], variables);
         let text = String::from_utf8(output.stdout).unwrap();
-        let got = text
-            .split_once("<<")
-            .and_then(|(_, rest)| rest.split_once(">>"));
-        assert_eq!(got.unwrap().0, want, "{variables:?}");
+        assert_eq!(between_marks(&text), Some(want), "{variables:?}");
     }
 }
 
@@ -361,13 +344,7 @@ fn report() {
 fn reported(machine: &Machine) -> Value {
     let output = machine.start(&["--exact", "report", "--ignored", "--nocapture"], &[]);
     let text = String::from_utf8(output.stdout).unwrap();
-    serde_json::from_str(
-        text.split_once("<<")
-            .and_then(|(_, rest)| rest.split_once(">>"))
-            .unwrap()
-            .0,
-    )
-    .unwrap()
+    serde_json::from_str(between_marks(&text).unwrap()).unwrap()
 }
 
 #[test]
@@ -393,7 +370,7 @@ fn wheels_of_the_python_on_path_are_found_whatever_their_minor_version() {
             .with("FAKE_DRIVER", driver)
             .with("FAKE_NVRTC", nvrtc)
             .with("FAKE_CUFFT", cufft);
-        let opened = said(&machine, "cuda", "");
+        let opened = opening(&machine);
         assert!(
             opened.ends_with("features are computed on cuda:0 (NVIDIA Fake)"),
             "{opened}"

@@ -75,10 +75,27 @@ fn run(
         .collect())
 }
 
+/// Runs a kernel on a device with ascending threads.
+fn run_ascending(
+    kernel: &'static str,
+    launch: Launch,
+    n: i32,
+    len: usize,
+) -> Result<Vec<u32>, KernelError> {
+    run(&device(Order::Ascending), kernel, launch, n, len)
+}
+
 fn fault(kernel: &'static str, launch: Launch, n: i32) -> String {
-    run(&device(Order::Ascending), kernel, launch, n, 64)
-        .unwrap_err()
-        .to_string()
+    let error = run_ascending(kernel, launch, n, 64).unwrap_err();
+    error.to_string()
+}
+
+/// Checks that a kernel fails with an error that contains these texts.
+fn assert_fault(kernel: &'static str, launch: Launch, n: i32, texts: &[&str]) {
+    let fault = fault(kernel, launch, n);
+    for text in texts {
+        assert!(fault.contains(text), "{fault}");
+    }
 }
 
 #[test]
@@ -89,7 +106,7 @@ fn correct_reduction_is_independent_of_thread_order() {
         shared_bytes: 512,
     };
 
-    let want = run(&device(Order::Ascending), "sums", launch, 1000, 15).unwrap();
+    let want = run_ascending("sums", launch, 1000, 15).unwrap();
     let exact: f64 = (1..=1000).map(|i| 1.0 / f64::from(i)).sum();
     assert!(
         (f64::from(f32::from_bits(want[0])) - exact).abs() < 1e-5,
@@ -98,11 +115,8 @@ fn correct_reduction_is_independent_of_thread_order() {
     );
 
     for order in ORDERS {
-        assert_eq!(
-            run(&device(order), "sums", launch, 1000, 15).unwrap(),
-            want,
-            "{order:?}"
-        );
+        let got = run(&device(order), "sums", launch, 1000, 15).unwrap();
+        assert_eq!(got, want, "{order:?}");
     }
 }
 
@@ -160,28 +174,20 @@ fn deadlocked_threads_are_reported_with_their_lines() {
         )
     );
 
-    let two = fault("two_barriers", grid(1, 64, 0), 0);
-    assert!(
-        two.contains("thread 0 waits at the barrier at tests.cu:"),
-        "{two}"
-    );
-    assert!(
-        two.contains("while thread 32 waits at the barrier at tests.cu:"),
-        "{two}"
-    );
+    let two = [
+        "thread 0 waits at the barrier at tests.cu:",
+        "while thread 32 waits at the barrier at tests.cu:",
+    ];
+    assert_fault("two_barriers", grid(1, 64, 0), 0, &two);
 
-    let shuffle = fault("divergent_shuffle", grid(1, 64, 0), 0);
-    assert!(
-        shuffle.contains("divergent shuffle: thread 32 waits at the shuffle at tests.cu:"),
-        "{shuffle}"
-    );
-    assert!(shuffle.ends_with("while thread 37 has ended"), "{shuffle}");
+    let shuffle = [
+        "divergent shuffle: thread 32 waits at the shuffle at tests.cu:",
+        "while thread 37 has ended",
+    ];
+    assert_fault("divergent_shuffle", grid(1, 64, 0), 0, &shuffle);
 
-    let narrow = fault("narrow_shuffle", grid(1, 64, 0), 0);
-    assert!(
-        narrow.contains("thread 0: shuffle with mask 0000ffff at tests.cu:"),
-        "{narrow}"
-    );
+    let narrow = "thread 0: shuffle with mask 0000ffff at tests.cu:";
+    assert_fault("narrow_shuffle", grid(1, 64, 0), 0, &[narrow]);
 }
 
 /// Returns the number of lines in tests.cu before the first line that contains `text`.
@@ -202,14 +208,7 @@ fn write_outside_shared_memory_reports_thread_and_byte() {
         assert!(fault.contains(&want), "{fault}");
     }
 
-    run(
-        &device(Order::Ascending),
-        "beyond_shared",
-        grid(2, 64, 256),
-        0,
-        64,
-    )
-    .unwrap();
+    run_ascending("beyond_shared", grid(2, 64, 256), 0, 64).unwrap();
 }
 
 #[test]
@@ -221,13 +220,9 @@ fn write_outside_a_buffer_reports_kernel_and_buffer_once() {
         let fault = run(&device, "beyond_global", grid(1, 32, 0), n, 16)
             .unwrap_err()
             .to_string();
+        let text = format!("kernel beyond_global: wrote to byte {byte} of buffer ");
         assert!(
-            fault.contains("kernel beyond_global: wrote to byte "),
-            "{fault}"
-        );
-        assert!(
-            fault.contains(&format!("wrote to byte {byte} of buffer "))
-                && fault.ends_with("has 64"),
+            fault.contains(&text) && fault.ends_with("has 64"),
             "{fault}"
         );
     }
@@ -237,37 +232,16 @@ fn write_outside_a_buffer_reports_kernel_and_buffer_once() {
 
 #[test]
 fn unwritten_memory_is_nan() {
-    let out = run(
-        &device(Order::Ascending),
-        "uninitialised",
-        grid(2, 64, 256),
-        0,
-        80,
-    )
-    .unwrap();
-
-    assert!(
-        out.iter().all(|bits| f32::from_bits(*bits).is_nan()),
-        "{out:?}"
-    );
+    let out = run_ascending("uninitialised", grid(2, 64, 256), 0, 80).unwrap();
+    let mut values = out.iter().map(|bits| f32::from_bits(*bits));
+    assert!(values.all(f32::is_nan), "{out:?}");
 }
 
 #[test]
 fn a_stack_that_was_too_small_is_reported() {
-    let fault = fault("large_stack", grid(1, 64, 0), 1);
-    assert!(
-        fault.ends_with("thread 32: used more than its stack"),
-        "{fault}"
-    );
-
-    run(
-        &device(Order::Ascending),
-        "large_stack",
-        grid(1, 64, 0),
-        0,
-        1,
-    )
-    .unwrap();
+    let text = "thread 32: used more than its stack";
+    assert_fault("large_stack", grid(1, 64, 0), 1, &[text]);
+    run_ascending("large_stack", grid(1, 64, 0), 0, 1).unwrap();
 }
 
 #[test]
@@ -284,8 +258,7 @@ fn invalid_launches_are_rejected() {
         threads: 32,
         shared_bytes: 0,
     }]) {
-        let fault = fault("race", launch, 0);
-        assert!(fault.contains("beyond what a device takes"), "{fault}");
+        assert_fault("race", launch, 0, &["beyond what a device takes"]);
     }
 
     let device = device(Order::Ascending);
@@ -303,21 +276,8 @@ fn invalid_launches_are_rejected() {
         "{size}"
     );
 
-    assert_eq!(
-        run(
-            &device,
-            "race",
-            Launch {
-                grid: [0, 1],
-                threads: 32,
-                shared_bytes: 0
-            },
-            0,
-            1
-        )
-        .unwrap(),
-        [u32::MAX]
-    );
+    let nothing = run(&device, "race", grid(0, 32, 0), 0, 1).unwrap();
+    assert_eq!(nothing, [u32::MAX]);
 }
 
 #[test]
