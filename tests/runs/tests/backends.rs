@@ -9,10 +9,11 @@ use std::sync::OnceLock;
 use serde_json::Value;
 use wavemill_tests::Failed;
 
-use crate::sounds::with_sounds;
+use crate::sounds::SOUNDS;
 use crate::support::{
-    Inputs, RECIPE, contains, inputs, kill, manifest, receipts, run, same, same_versions, scratch,
-    sql, start, versions, wait_until, wavemill, whole, within,
+    Inputs, RECIPE, contains, inputs, kill, manifest, receipts, recipe_for_folders, run, same,
+    same_versions, scratch, sql, start, versions, wait_until, wavemill, whole, with_features,
+    with_recipe, within,
 };
 
 /// Name of the backend with emulated devices.
@@ -62,11 +63,7 @@ fn on(command: &mut Command, backend: &str, devices: &str) -> Command {
 fn is_emulated() -> bool {
     static IS_EMULATED: OnceLock<bool> = OnceLock::new();
     *IS_EMULATED.get_or_init(|| {
-        let absent = Inputs {
-            metadata: None,
-            audio: "nosuch".into(),
-            recipe: "demo".into(),
-        };
+        let absent = Inputs::without_metadata("nosuch", "demo");
         let mut command = absent.extract(Path::new("nosuch"));
         let ran = run(&mut on(&mut command, EMULATED, "0"));
         !ran.err.contains("must be auto")
@@ -307,7 +304,7 @@ fn cuda_stores_the_samples_of_the_cpu() -> Result<(), Failed> {
 /// The host stores samples and files for every backend, so their bytes are the same.
 fn stores_samples_of_cpu(backend: &str, devices: &str) -> Result<(), Failed> {
     let folder = scratch("sounds-on-devices");
-    let inputs = with_sounds(&folder);
+    let inputs = with_features(&folder, SOUNDS);
     let [cpu, device] = ["cpu", backend].map(|name| folder.join(name));
     run(&mut inputs.extract(&cpu)).exits(0)?;
     run(&mut on(&mut inputs.extract(&device), backend, devices)).exits(0)?;
@@ -332,14 +329,8 @@ fn cuda_equals_cpu() -> Result<(), Failed> {
 
 fn equals_cpu(backend: &str, devices: &str) -> Result<(), Failed> {
     let folder = scratch(backend);
-    let recipe = folder.join("power.toml");
-    fs::write(&recipe, recipe_with_power(RECIPE))?;
-
     both_agree(
-        &Inputs {
-            recipe,
-            ..inputs().clone()
-        },
+        &with_recipe(&folder, &recipe_with_power(RECIPE)),
         &folder,
         (backend, devices),
         ROUNDING,
@@ -353,24 +344,10 @@ fn emulated_equals_cpu_on_real_clips(data: &Path) -> Result<(), Failed> {
     for name in ["rate_variants", "mp3_odd", "audio/fma_real"] {
         let folder = scratch("real");
         let recipe = folder.join("power.toml");
-
-        let labelled =
-            "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
-        let text = recipe_with_power(RECIPE)
-            .replace("dataset = \"fma\"", "dataset = \"folders\"")
-            .replace(labelled, "");
-        fs::write(
-            &recipe,
-            text.replace("track_genre_top", "genre")
-                .replace("\"official\"", "\"stratified\""),
-        )?;
+        fs::write(&recipe, recipe_with_power(&recipe_for_folders()))?;
 
         both_agree(
-            &Inputs {
-                metadata: None,
-                audio: data.join(name),
-                recipe,
-            },
+            &Inputs::without_metadata(data.join(name), recipe),
             &folder,
             (EMULATED, "0,1"),
             MUSIC_ROUNDING,

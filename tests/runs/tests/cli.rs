@@ -9,8 +9,8 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, Ran, argv, contains, files_below, has_trainer, inputs, manifest, own_store,
-    program, run, same, scratch, sql, trainer, wavemill, whole, within,
+    Inputs, Ran, argv, contains, files_below, has_trainer, inputs, manifest, own_store, program,
+    run, same, scratch, sql, trainer, wavemill, whole, within,
 };
 
 /// Compares a text with its reviewed snapshot. With `WAVEMILL_BLESS=1`, rewrites the snapshot instead.
@@ -518,23 +518,7 @@ fn folders_store() -> Result<(Inputs, PathBuf), Failed> {
         audio.join("music/clip.mp3"),
     )?;
 
-    let recipe = folder.join("folders.toml");
-    let labelled =
-        "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
-    let text = RECIPE
-        .replace("dataset = \"fma\"", "dataset = \"folders\"")
-        .replace(labelled, "");
-    fs::write(
-        &recipe,
-        text.replace("track_genre_top", "genre")
-            .replace("\"official\"", "\"stratified\""),
-    )?;
-
-    let inputs = Inputs {
-        metadata: None,
-        audio,
-        recipe,
-    };
+    let inputs = Inputs::of_folders(audio, &folder);
     let store = folder.join("store");
     run(&mut inputs.extract(&store)).exits(0)?;
     Ok((inputs, store))

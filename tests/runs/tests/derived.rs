@@ -8,8 +8,8 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, argv, contains, fit, has_trainer, inputs, lacks, manifest, run, run_in, same,
-    scratch, sql, sql_number, trainer, wavemill, within,
+    argv, contains, fit, has_trainer, lacks, manifest, run, run_in, same, scratch, sql, sql_number,
+    trainer, wavemill, with_features, within,
 };
 
 /// Tolerance of a statistic, relative to its absolute value or 1: both the source and the result are stored as f32.
@@ -40,17 +40,6 @@ height = 32
 width = 48
 dtype = "f32"
 "#;
-
-/// Returns the inputs with additional features in the recipe.
-fn with_features(folder: &Path, features: &str) -> Inputs {
-    let recipe = folder.join("derived.toml");
-    let text = RECIPE.replace("[shards]", &format!("{features}\n[shards]"));
-    fs::write(&recipe, text).unwrap();
-    Inputs {
-        recipe,
-        ..inputs().clone()
-    }
-}
 
 /// Creates a store with additional features.
 fn store_with(folder: &Path, features: &str) -> Result<PathBuf, Failed> {
@@ -431,7 +420,7 @@ fn errors_state_key_and_line() -> Result<(), Failed> {
         let ran = run(wavemill(["recipe", "check"]).arg(&recipe)).exits(2)?;
         ran.says(&words)?;
         // The message contains the line number. The features of this recipe begin at line 33.
-        ran.says(&["derived.toml:3"])?;
+        ran.says(&["recipe.toml:3"])?;
     }
 
     // Removing a source by a flag is an error in the feature that is derived from it.

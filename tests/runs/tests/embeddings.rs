@@ -8,8 +8,8 @@ use wavemill_tests::Failed;
 
 use crate::peers::script;
 use crate::support::{
-    Inputs, RECIPE, argv, asks_for_peers, contains, inputs, kill, manifest, receipts, run, run_in,
-    same, same_versions, scratch, sql, sql_number, start, trainer, wait_until, wavemill,
+    Inputs, argv, asks_for_peers, contains, kill, manifest, receipts, run, run_in, same,
+    same_versions, scratch, sql, sql_number, start, trainer, wait_until, wavemill, with_features,
 };
 
 /// TOML of the inputs of all models, in f32, and of models of both kinds with every pooling.
@@ -68,15 +68,7 @@ fn with_models(name: &str, features: &str) -> Result<(PathBuf, Inputs), Failed> 
     run(&mut make).exits(0)?;
 
     let features = features.replace("FOLDER", &models.to_string_lossy());
-    let recipe = folder.join("models.toml");
-    fs::write(
-        &recipe,
-        RECIPE.replace("[shards]", &format!("{features}\n[shards]")),
-    )?;
-    let inputs = Inputs {
-        recipe,
-        ..inputs().clone()
-    };
+    let inputs = with_features(&folder, &features);
     Ok((folder, inputs))
 }
 
@@ -138,10 +130,7 @@ fn embeddings_are_those_of_onnxruntime() -> Result<(), Failed> {
 fn a_model_is_identified_by_its_bytes() -> Result<(), Failed> {
     const ONE: &str = "[[features]]\nname = \"mean\"\nop = \"onnx\"\nmodel = \"FOLDER/small.onnx\"\noutput = \"last\"\n";
     let (folder, inputs) = with_models("models", ONE)?;
-    let plain = Inputs {
-        recipe: crate::support::inputs().recipe.clone(),
-        ..inputs.clone()
-    };
+    let plain = inputs.with_recipe(crate::support::inputs().recipe.clone());
     let store = folder.join("store");
     run(&mut plain.extract(&store)).exits(0)?;
     let mut grow = inputs.extract(&store);

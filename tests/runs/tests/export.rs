@@ -10,8 +10,8 @@ use wavemill_tests::Failed;
 
 use crate::signals::ends_soon;
 use crate::support::{
-    argv, contains, files_below, inputs, manifest, own_store, run, same, scratch, sql, start,
-    wait_until, wavemill, whole, within,
+    argv, contains, damage, files_below, inputs, manifest, own_store, run, same, scratch, sql,
+    start, wait_until, wavemill, whole, within,
 };
 
 /// Tolerance for sums of a few thousand f32 values computed by two programs.
@@ -381,10 +381,7 @@ fn damage_is_named() -> Result<(), Failed> {
         .ok_or("no file")?
         .path
         .clone();
-    let mut bytes = fs::read(store.join(&path))?;
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(store.join(&path), bytes)?;
+    damage(&store.join(&path))?;
 
     let out = scratch("export-damaged").join("out");
     let words = ["export", "--feature", "mfcc", "--format", "npy", "--store"];

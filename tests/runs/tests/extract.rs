@@ -106,10 +106,7 @@ with zipfile.ZipFile(archive, 'w') as out:
     .exits(0)?;
 
     let store = folder.join("store");
-    let twice = Inputs {
-        audio: archive,
-        ..inputs().clone()
-    };
+    let twice = inputs().with_audio(archive);
     run(&mut twice.extract(&store)).exits(0)?;
 
     let rejects = sql(
@@ -563,10 +560,7 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
     let folder = table.written()?;
     let archive = scratch("preview-zip").join("audio");
     zip(&archive, &folder.audio)?;
-    let zipped = Inputs {
-        audio: archive.with_extension("zip"),
-        ..folder.clone()
-    };
+    let zipped = folder.with_audio(archive.with_extension("zip"));
 
     let sources = [(&folder, table.store()), (&zipped, archive.join("store"))];
     for (inputs, store) in &sources {
@@ -605,10 +599,7 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
         let told: Value = serde_json::from_str(&told.out)?;
         same("decoded", told["work"]["clips_to_decode"].as_u64(), Some(1))?;
 
-        let emptied = Inputs {
-            recipe: filter.clone(),
-            ..(*inputs).clone()
-        };
+        let emptied = inputs.with_recipe(filter.clone());
         let refused = preview(&emptied, store, &["--new-version"]).exits(2)?;
         refused.says(&["no rows are left"])?;
         let line = "        0  after filter (-24)\n";
@@ -789,13 +780,7 @@ fn damaged_flacs_keep_their_length() -> Result<(), Failed> {
          [[features]]\nname = \"log_mel\"\nop = \"mel\"\n",
     )?;
 
-    run(&mut Inputs {
-        metadata: None,
-        audio,
-        recipe,
-    }
-    .extract(&store))
-    .exits(0)?;
+    run(&mut Inputs::without_metadata(audio, recipe).extract(&store)).exits(0)?;
 
     let rows = sql(
         &store,

@@ -13,9 +13,9 @@ use wavemill_tests::Failed;
 
 use crate::signals::{ends_soon, start_until};
 use crate::support::{
-    Inputs, RECIPE, Ran, contains, copy_folder, files_below, finish, has_python, has_trainer,
-    inputs, kill, manifest, own_store, program, receipts, run, same, same_versions, scratch, sql,
-    start, versions, wait_until, wavemill, whole, within,
+    Inputs, RECIPE, Ran, contains, copy_folder, damage, files_below, finish, has_python,
+    has_trainer, inputs, kill, manifest, own_store, program, receipts, run, same, same_versions,
+    scratch, sql, start, versions, wait_until, wavemill, whole, within,
 };
 
 /// Fails if the store contains a version or a temporary file.
@@ -82,10 +82,7 @@ fn invalid_options_write_nothing() -> Result<(), Failed> {
         .ok_or("no n_mels")?
         + 1;
     fs::write(&recipe, text.replace("n_mels =", "n_mells ="))?;
-    let own = Inputs {
-        recipe: recipe.clone(),
-        ..inputs().clone()
-    };
+    let own = inputs().with_recipe(recipe.clone());
     run(&mut own.extract(&store)).exits(2)?.says(&[
         "mine.toml",
         &format!("{line}"),
@@ -116,20 +113,8 @@ fn wrong_inputs_write_nothing() -> Result<(), Failed> {
     fs::copy(all.audio.join(a_clip), other.join("199999.mp3"))?;
 
     for (inputs, said) in [
-        (
-            Inputs {
-                metadata: Some(absent.clone()),
-                ..all.clone()
-            },
-            &[absent_name][..],
-        ),
-        (
-            Inputs {
-                audio: absent.clone(),
-                ..all.clone()
-            },
-            &[absent_name],
-        ),
+        (all.with_metadata(absent.clone()), &[absent_name][..]),
+        (all.with_audio(absent.clone()), &[absent_name]),
         (
             Inputs {
                 metadata: None,
@@ -137,25 +122,13 @@ fn wrong_inputs_write_nothing() -> Result<(), Failed> {
             },
             &["--metadata"],
         ),
+        (all.with_metadata(all.audio.clone()), &["tracks.csv"]),
         (
-            Inputs {
-                metadata: Some(all.audio.clone()),
-                ..all.clone()
-            },
-            &["tracks.csv"],
-        ),
-        (
-            Inputs {
-                audio: metadata,
-                ..all.clone()
-            },
+            all.with_audio(metadata),
             &["no clip", "is it the audio folder?"],
         ),
         (
-            Inputs {
-                audio: folder.join("other"),
-                ..all.clone()
-            },
+            all.with_audio(folder.join("other")),
             &["none of the", "audio root"],
         ),
     ] {
@@ -172,14 +145,8 @@ fn broken_zips_are_reported() -> Result<(), Failed> {
     fs::write(&zip, b"PK\x03\x04 and then the connection broke")?;
 
     for broken in [
-        Inputs {
-            audio: zip.clone(),
-            ..inputs().clone()
-        },
-        Inputs {
-            metadata: Some(zip.clone()),
-            ..inputs().clone()
-        },
+        inputs().with_audio(zip.clone()),
+        inputs().with_metadata(zip.clone()),
     ] {
         run(&mut broken.extract(&store))
             .exits(2)?
@@ -198,11 +165,7 @@ fn inaccessible_paths_are_not_treated_as_missing() -> Result<(), Failed> {
     fs::remove_file(metadata.join("genres.csv"))?;
     symlink("genres.csv", metadata.join("genres.csv"))?;
 
-    let refused = Inputs {
-        metadata: Some(metadata),
-        audio: inputs().audio.clone(),
-        recipe: inputs().recipe.clone(),
-    };
+    let refused = inputs().with_metadata(metadata);
     let store = folder.join("store");
     run(&mut refused.extract(&store))
         .exits(2)?
@@ -236,11 +199,7 @@ fn damaged_metadata_is_wrong_input() -> Result<(), Failed> {
     let whole_table = fs::read(whole().join(&tracks.path))?;
 
     let list = folder.join("list.parquet");
-    let of_list = Inputs {
-        metadata: Some(list.clone()),
-        audio: inputs().audio.clone(),
-        recipe,
-    };
+    let of_list = Inputs::new(list.clone(), inputs().audio.clone(), recipe);
     fs::write(&list, &whole_table)?;
     run(of_list.extract(&store).arg("--dry-run")).exits(0)?;
 
@@ -267,10 +226,7 @@ fn damaged_metadata_is_wrong_input() -> Result<(), Failed> {
     bytes[at] = b'L';
     fs::write(&zip, bytes)?;
 
-    let of_zip = Inputs {
-        metadata: Some(zip),
-        ..of_list
-    };
+    let of_zip = of_list.with_metadata(zip);
     run(&mut of_zip.extract(&store))
         .exits(2)?
         .says(&["metadata file list.csv is damaged", "CRC-32"])
@@ -387,10 +343,7 @@ fn damaged_shard_of_an_unfinished_run() -> Result<(), Failed> {
     fs::write(paths.next().unwrap(), b"PAR1")?;
 
     let flipped = paths.next().unwrap();
-    let mut bytes = fs::read(&flipped)?;
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&flipped, bytes)?;
+    damage(&flipped)?;
 
     let ran = run(&mut inputs().extract(&store)).exits(0)?;
     let reused = format!("{} feature files already existed", receipts(whole()) - 3);

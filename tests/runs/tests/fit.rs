@@ -9,23 +9,18 @@ use wavemill_tests::Failed;
 
 use crate::support::{
     Inputs, RECIPE, argv, checkpoints, contains, files_below, fit, has_trainer, inputs, kill,
-    lacks, last_step, run, run_in, same, scratch, start, trainer, wait_until, whole, within,
+    lacks, last_step, recipe_for_folders, run, run_in, same, scratch, start, trainer, wait_until,
+    whole, with_recipe, within,
 };
 
 /// Creates a store in which all rows of the split `side` have the same class.
 fn store_of_one_class(side: &str) -> Result<PathBuf, Failed> {
     let folder = scratch("one-class");
-    let (store, recipe) = (folder.join("store"), folder.join("one.toml"));
+    let store = folder.join("store");
     let labelled = "track_genre_top IS NOT NULL";
     let one = format!("{labelled} AND (set_split <> '{side}' OR track_genre_top = 'Rock')");
-    fs::write(&recipe, RECIPE.replace(labelled, &one))?;
 
-    run(&mut Inputs {
-        recipe,
-        ..inputs().clone()
-    }
-    .extract(&store))
-    .exits(0)?;
+    run(&mut with_recipe(&folder, &RECIPE.replace(labelled, &one)).extract(&store)).exits(0)?;
     Ok(store)
 }
 
@@ -102,24 +97,12 @@ fn missing_artists_make_no_leak_promise() -> Result<(), Failed> {
         fs::copy(clip, genre.join(format!("{number}.mp3")))?;
     }
 
-    let of_fma =
-        "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
-    let text = RECIPE
-        .replace("\"fma\"", "\"folders\"")
-        .replace(of_fma, "")
-        .replace("track_genre_top", "genre");
     fs::write(
         &recipe,
-        text.replace("rule = \"official\"", "rule = \"artist\""),
+        recipe_for_folders().replace("\"stratified\"", "\"artist\""),
     )?;
 
-    run(&mut Inputs {
-        metadata: None,
-        audio,
-        recipe,
-    }
-    .extract(&store))
-    .exits(0)?;
+    run(&mut Inputs::without_metadata(audio, recipe).extract(&store)).exits(0)?;
 
     let ran = run(fit(&store, &folder.join("runs"))
         .args(argv(SMALL))

@@ -59,11 +59,7 @@ fn with_list(folder: &Path, list: &str) -> Result<Inputs, Failed> {
          [audio]\nsample_rate_hz = 8000\nduration_s = 1.0\nmin_duration_s = 0.1\n\
          [[features]]\nname = \"log_mel\"\nop = \"mel\"\nn_fft = 256\nhop_length = 128\nn_mels = 16\n",
     )?;
-    Ok(Inputs {
-        metadata: Some(metadata),
-        audio: folder.join("audio"),
-        recipe,
-    })
+    Ok(Inputs::new(metadata, folder.join("audio"), recipe))
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
@@ -190,11 +186,11 @@ fn gtzan_by_its_fault_filtered_list(data: &Path) -> Result<(), Failed> {
         }
     }
 
-    let inputs = Inputs {
-        metadata: Some(data.join("gtzan_splits/fault_filtered.csv")),
-        audio: PathBuf::from("Data/genres_original"),
-        recipe: "gtzan-segments".into(),
-    };
+    let inputs = Inputs::new(
+        data.join("gtzan_splits/fault_filtered.csv"),
+        PathBuf::from("Data/genres_original"),
+        "gtzan-segments",
+    );
     let preview = extract(&inputs, &folder, &["--dry-run", "--json"])
         .exits(0)?
         .out;

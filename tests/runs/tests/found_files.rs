@@ -87,11 +87,7 @@ fn with_rows(folder: &Path, rows: &[&str]) -> Result<Inputs, Failed> {
     let recipe = folder.join("found.toml");
     fs::write(&recipe, format!("{TABLE}{FEATURE}"))?;
 
-    Ok(Inputs {
-        metadata: Some(metadata),
-        audio: folder.join("audio"),
-        recipe,
-    })
+    Ok(Inputs::new(metadata, folder.join("audio"), recipe))
 }
 
 fn zip_of(folder: &Path) -> Result<PathBuf, Failed> {
@@ -189,10 +185,7 @@ fn a_folder_and_its_zip_are_accounted_for() -> Result<(), Failed> {
         contains(&html, told)?;
     }
 
-    let of_zip = Inputs {
-        audio: zip_of(&inputs.audio)?,
-        ..inputs.clone()
-    };
+    let of_zip = inputs.with_audio(zip_of(&inputs.audio)?);
     let zipped = folder.join("zipped");
     let ran = run(of_zip.extract(&zipped).arg("--json")).exits(0)?;
     same_versions(&zipped, &store)?;
@@ -231,11 +224,7 @@ fn other_formats_in_class_folders_are_rejects() -> Result<(), Failed> {
         &recipe,
         format!("name = \"found\"\n[catalog]\ndataset = \"folders\"\n{FEATURE}"),
     )?;
-    let inputs = Inputs {
-        metadata: None,
-        audio: folder.join("audio"),
-        recipe,
-    };
+    let inputs = Inputs::without_metadata(folder.join("audio"), recipe);
 
     let store = folder.join("store");
     run(&mut inputs.extract(&store)).exits(0)?;

@@ -58,11 +58,7 @@ fn pictures(name: &str) -> Result<(PathBuf, Inputs), Failed> {
         }
     }
 
-    let inputs = Inputs {
-        metadata: None,
-        audio,
-        recipe: "gtzan-published-images".into(),
-    };
+    let inputs = Inputs::without_metadata(audio, "gtzan-published-images");
     Ok((folder, inputs))
 }
 
@@ -253,11 +249,7 @@ fn limits_make_rejects_of_large_files() -> Result<(), Failed> {
 #[apply(trial)]
 fn invalid_picture_sources_are_rejected() -> Result<(), Failed> {
     let folder = scratch("no-images");
-    let inputs = Inputs {
-        metadata: None,
-        audio: folder.join("texts"),
-        recipe: "gtzan-published-images".into(),
-    };
+    let inputs = Inputs::without_metadata(folder.join("texts"), "gtzan-published-images");
 
     let store = folder.join("store");
     put(&inputs.audio.join("rock/a.txt"), b"a text")?;

@@ -12,8 +12,8 @@ use wavemill_tests::Failed;
 
 use crate::bucket::{Bucket, Faults};
 use crate::support::{
-    Inputs, contains, copy_folder, inputs, lacks, run, same, same_versions, scratch, wavemill,
-    whole, within,
+    contains, copy_folder, inputs, lacks, run, same, same_versions, scratch, wavemill, whole,
+    within,
 };
 
 /// Bytes that a slow link passes on at once.
@@ -55,10 +55,7 @@ fn a_slow_and_steady_link_is_no_error() -> Result<(), Failed> {
     copy_folder(&inputs().audio, &bucket.folder().join("audio"));
     let link = slow_link(&bucket, usize::MAX)?;
     let address = bucket.address("store");
-    let over_link = Inputs {
-        audio: bucket.address("audio").into(),
-        ..inputs().clone()
-    };
+    let over_link = inputs().with_audio(bucket.address("audio"));
     let mut extract = over_link.extract(Path::new(&address));
     bucket.used_by(&mut extract, &scratch("links-slow-cache"));
     // As long as this was the time of a whole request.
@@ -151,10 +148,7 @@ fn redirects_to_other_servers_are_refused() -> Result<(), Failed> {
             .env("AWS_SECRET_ACCESS_KEY", "secret")
             .env("AWS_SESSION_TOKEN", "token")
             .env("WAVEMILL_CACHE", scratch("links-redirect-cache"));
-        let web = Inputs {
-            metadata: Some(format!("{address}/table.csv").into()),
-            ..inputs().clone()
-        };
+        let web = inputs().with_metadata(format!("{address}/table.csv"));
         let mut extract = web.extract(&scratch("links-redirect").join("store"));
         for command in [&mut info, &mut extract] {
             let ran = run(command).exits(1)?;

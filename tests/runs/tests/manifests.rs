@@ -10,7 +10,7 @@ use wavemill_schemas::manifest::{CHECKSUM_KEY, sealed};
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Ran, contains, copy_folder, fit, has_trainer, inputs, lacks, manifest, own_store, run, same,
+    contains, copy_folder, fit, has_trainer, inputs, lacks, manifest, on, own_store, run, same,
     scratch, sql_number, wavemill, whole,
 };
 
@@ -18,11 +18,6 @@ use crate::support::{
 const REBUILD: &str = "has to be rebuilt in a new folder by `wavemill extract`";
 /// Advice in the error message for a store of a later format.
 const NEWER: &str = "needs a newer wavemill";
-
-/// Runs a command on a store.
-fn on(store: &Path, words: &[&str]) -> Ran {
-    run(wavemill(words).arg("--store").arg(store))
-}
 
 fn manifest_path(store: &Path) -> PathBuf {
     store.join("_wavemill/versions/00000001.json")

@@ -192,11 +192,7 @@ fn archive(name: &str) -> Result<(PathBuf, Inputs), Failed> {
 
     let recipe = folder.join("near.toml");
     fs::write(&recipe, RECIPE)?;
-    let inputs = Inputs {
-        recipe,
-        audio,
-        metadata: None,
-    };
+    let inputs = Inputs::without_metadata(audio, recipe);
     Ok((folder, inputs))
 }
 

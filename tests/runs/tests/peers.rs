@@ -15,10 +15,11 @@ use wavemill_schemas::manifest::{FileEntry, Manifest};
 use wavemill_tests::Failed;
 
 use crate::rows::trained;
-use crate::sounds::with_sounds;
+use crate::sounds::SOUNDS;
 use crate::support::{
-    Inputs, Ran, argv, asks_for_peers, contains, files_below, has_trainer, inputs, manifest,
-    own_store, program, run, same, scratch, sql, sql_number, starts_with, trainer, wavemill, whole,
+    Inputs, Ran, argv, asks_for_peers, contains, damage, files_below, has_trainer, inputs,
+    manifest, own_store, program, run, same, scratch, sql, sql_number, starts_with, trainer,
+    wavemill, whole, with_features,
 };
 
 /// Tolerance for sums of thousands of f64 values in different orders.
@@ -295,7 +296,7 @@ fn stores_keep_the_contract() -> Result<(), Failed> {
 
     let folder = scratch("sounds-checked");
     let sounds = folder.join("store");
-    let inputs_with_sounds = with_sounds(&folder);
+    let inputs_with_sounds = with_features(&folder, SOUNDS);
     run(&mut inputs_with_sounds.extract(&sounds)).exits(0)?;
     let lists_of_samples = folder.join("lists");
     let sets = argv("--set audio.duration_s=none --set shards.layout=list");
@@ -330,10 +331,7 @@ fn checker_names_what_is_damaged() -> Result<(), Failed> {
     let path = shard_of(whole(), "log_mel")?.path;
 
     let store = own_store("changed-byte");
-    let mut bytes = fs::read(store.join(&path))?;
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(store.join(&path), bytes)?;
+    damage(&store.join(&path))?;
     finds(&store, &[&path, "blake3 differs from the manifest"])?;
 
     let store = own_store("lost-shard");
@@ -550,11 +548,7 @@ fn statistics_are_those_of_fmas_script(data: &Path) -> Result<(), Failed> {
         .out;
     let samples = "[[features]]\nname = \"samples\"\nop = \"pcm\"\ndtype = \"f32\"\n";
     fs::write(&recipe, format!("{shipped}\n{samples}"))?;
-    let inputs = Inputs {
-        metadata: Some(audio.clone()),
-        audio,
-        recipe,
-    };
+    let inputs = Inputs::new(audio.clone(), audio, recipe);
     run(&mut inputs.extract(&store)).exits(0)?;
 
     for (format, out) in [("fma-features", &out), ("npy --feature samples", &arrays)] {

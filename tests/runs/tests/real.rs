@@ -1,12 +1,11 @@
 //! End-to-end runs on real clips: every file gives the expected features or the expected reject.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use wavemill_tests::{Failed, real};
 
-use crate::support::{Inputs, RECIPE, manifest, run, same, scratch, sql, sql_number, wavemill};
+use crate::support::{Inputs, manifest, run, same, scratch, sql, sql_number, wavemill};
 use crate::trial::Trials;
 
 /// A folder of clips, with the expected result.
@@ -61,27 +60,6 @@ const FOLDERS: [Folder; 6] = [
     },
 ];
 
-/// Returns inputs with the tests' recipe adapted to folders of genres.
-fn inputs_of_folders(scratch: &Path, audio: PathBuf) -> Result<Inputs, Failed> {
-    let recipe = scratch.join("folders.toml");
-    let labelled =
-        "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
-    let text = RECIPE
-        .replace("dataset = \"fma\"", "dataset = \"folders\"")
-        .replace(labelled, "");
-    fs::write(
-        &recipe,
-        text.replace("track_genre_top", "genre")
-            .replace("\"official\"", "\"stratified\""),
-    )?;
-
-    Ok(Inputs {
-        metadata: None,
-        audio,
-        recipe,
-    })
-}
-
 inventory::submit!(Trials(|| {
     let mut trials = Vec::new();
     for case in &FOLDERS {
@@ -93,7 +71,7 @@ inventory::submit!(Trials(|| {
 
 fn folder(case: &Folder, data: &Path) -> Result<(), Failed> {
     let scratch = scratch("folders");
-    let inputs = inputs_of_folders(&scratch, data.join(case.folder))?;
+    let inputs = Inputs::of_folders(data.join(case.folder), &scratch);
     let store = scratch.join("store");
     run(&mut inputs.extract(&store)).exits(0)?;
 
@@ -160,11 +138,7 @@ const OUT_OF_RANGE: &str = "SELECT count(*) FROM features_log_mel WHERE NOT (ten
 fn fma_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
     let folder = data.join("audio/fma_real");
     let store = scratch("fma").join("store");
-    let inputs = Inputs {
-        metadata: Some(folder.clone()),
-        audio: folder,
-        recipe: "fma-large".into(),
-    };
+    let inputs = Inputs::new(folder.clone(), folder, "fma-large");
     run(&mut inputs.extract(&store)).exits(0)?;
 
     let manifest = manifest(&store, 1)?;
@@ -191,11 +165,7 @@ fn fma_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
 fn fma_like_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
     let folder = data.join("fma_like");
     let store = scratch("like").join("store");
-    let inputs = Inputs {
-        metadata: Some(folder.clone()),
-        audio: folder,
-        recipe: "fma-large".into(),
-    };
+    let inputs = Inputs::new(folder.clone(), folder, "fma-large");
     run(&mut inputs.extract(&store)).exits(0)?;
 
     let counts = manifest(&store, 1)?.counts;

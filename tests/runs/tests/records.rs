@@ -177,10 +177,7 @@ fn huge_recipe_is_rejected_immediately() -> Result<(), Failed> {
         ("/dev/zero".into(), "it is a pipe or a device"),
     ] {
         let name = recipe.to_str().unwrap().to_owned();
-        let own = Inputs {
-            recipe,
-            ..inputs().clone()
-        };
+        let own = inputs().with_recipe(recipe);
 
         run(&mut own.extract(&store))
             .exits(2)?

@@ -17,8 +17,8 @@ use crate::extract::zip;
 use crate::peers::{python_package, script};
 use crate::steps::{commit, work};
 use crate::support::{
-    Inputs, argv, asks_for_peers, checkpoints, contains, copy_folder, files_below, finish, fit,
-    has_trainer, inputs, kill, lacks, own_store, receipts, run, run_in, same, same_versions,
+    Inputs, argv, asks_for_peers, checkpoints, contains, copy_folder, damage, files_below, finish,
+    fit, has_trainer, inputs, kill, lacks, own_store, receipts, run, run_in, same, same_versions,
     scratch, start, wait_until, wavemill, whole,
 };
 use crate::table::Table;
@@ -118,10 +118,7 @@ fn changed_objects_are_damage_and_not_copied() -> Result<(), Failed> {
         .collect();
     for name in &names {
         let object = store.join(name);
-        let mut bytes = fs::read(&object)?;
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        fs::write(&object, &bytes)?;
+        damage(&object)?;
     }
 
     let address = bucket.address("stores/whole");
@@ -611,11 +608,11 @@ fn inputs_below(prefix: &'static str) -> Result<(), Failed> {
         format!("{web}/all%20music.zip"),
     ] {
         let store = scratch("remote-inputs-store").join("store");
-        let at_addresses = Inputs {
-            metadata: Some(bucket.address("metadata.zip").into()),
-            audio: audio.into(),
-            recipe: inputs().recipe.clone(),
-        };
+        let at_addresses = Inputs::new(
+            bucket.address("metadata.zip"),
+            audio,
+            inputs().recipe.clone(),
+        );
         let mut extract = at_addresses.extract(&store);
         run(bucket.used_by(&mut extract, &cache)).exits(0)?;
         same_versions(&store, whole())?;
@@ -666,10 +663,7 @@ fn table_below(prefix: &'static str) -> Result<(), Failed> {
         format!("{server}/moved{below}/{name}"),
         address.clone(),
     ] {
-        let at_addresses = Inputs {
-            metadata: Some(metadata.into()),
-            ..local.clone()
-        };
+        let at_addresses = local.with_metadata(metadata);
         let store = scratch("remote-table-store").join("store");
         run(bucket.used_by(&mut at_addresses.extract(&store), &cache)).exits(0)?;
         same_versions(&store, &one)?;

@@ -20,21 +20,16 @@ fn recipe(folder: &Path, audio: &str, rule: &str) -> PathBuf {
     path
 }
 
-fn with_recipe(recipe: PathBuf) -> Inputs {
-    Inputs {
-        metadata: inputs().metadata.clone(),
-        audio: inputs().audio.clone(),
-        recipe,
-    }
-}
-
 /// 1.2 s contain three segments of 0.4 s, although 1.2 / 0.4 is less than 3 in floating point.
 #[apply(trial)]
 fn each_segment_lies_in_one_split() -> Result<(), Failed> {
     let folder = scratch("segment-rule");
     let store = folder.join("store");
     let audio = "duration_s = 1.2\nsegment_s = 0.4\n";
-    run(&mut with_recipe(recipe(&folder, audio, "segment")).extract(&store)).exits(0)?;
+    run(&mut inputs()
+        .with_recipe(recipe(&folder, audio, "segment"))
+        .extract(&store))
+    .exits(0)?;
 
     let counts = manifest(&store, 1)?.counts;
     same("rows", counts.feature_rows, 3 * counts.clips_written)?;
@@ -71,7 +66,7 @@ fn more_row_groups_than_clips() -> Result<(), Failed> {
     let text = fs::read_to_string(&path)?.replace("row_group_rows = 4", "row_group_rows = 1");
     fs::write(&path, text)?;
 
-    let mut command = with_recipe(path).extract(&store);
+    let mut command = inputs().with_recipe(path).extract(&store);
     let mut child = start(command.args(["--limit", "1", "--threads", "1"]));
     wait_until(&mut child, "the version is there", || {
         !versions(&store).is_empty()
@@ -105,11 +100,7 @@ fn fma_windows_gives_two_a_clip(data: &Path) -> Result<(), Failed> {
 fn gtzan_segments_of_real_clips(data: &Path) -> Result<(), Failed> {
     let store = scratch("gtzan").join("store");
     let audio = data.join("audio/librosa_examples");
-    let inputs = Inputs {
-        metadata: None,
-        audio,
-        recipe: "gtzan-segments".into(),
-    };
+    let inputs = Inputs::without_metadata(audio, "gtzan-segments");
     run(&mut inputs.extract(&store)).exits(0)?;
 
     let rows = manifest(&store, 1)?.counts.feature_rows;

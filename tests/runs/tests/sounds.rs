@@ -8,8 +8,8 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, argv, contains, files_below, fit, has_trainer, inputs, lacks, manifest, run,
-    same, scratch, sql, sql_number, wavemill, whole, within,
+    Inputs, argv, contains, files_below, fit, has_trainer, lacks, manifest, run, same, scratch,
+    sql, sql_number, wavemill, whole, with_features, within,
 };
 use crate::table::{Table, key, noise};
 
@@ -29,17 +29,6 @@ op = "original"
 
 /// Number of samples in a row of the demo's clips: 3 s at 22,050 Hz.
 const ROW_SAMPLES: usize = 66_150;
-
-/// Returns the demo's inputs with the features of [`SOUNDS`] in the recipe.
-pub(crate) fn with_sounds(folder: &Path) -> Inputs {
-    let recipe = folder.join("sounds.toml");
-    let text = RECIPE.replace("[shards]", &format!("{SOUNDS}\n[shards]"));
-    fs::write(&recipe, text).unwrap();
-    Inputs {
-        recipe,
-        ..inputs().clone()
-    }
-}
 
 /// Exports a feature to a new folder.
 fn exported(store: &Path, feature: &str, format: &str, out: &Path) -> Result<(), Failed> {
@@ -132,7 +121,7 @@ fn same_files(store: &Path, version: u64, inputs: &Inputs, out: &Path) -> Result
 #[apply(trial)]
 fn samples_and_files_are_stored_beside_features() -> Result<(), Failed> {
     let folder = scratch("sounds");
-    let inputs = with_sounds(&folder);
+    let inputs = with_features(&folder, SOUNDS);
     let store = folder.join("store");
     run(&mut inputs.extract(&store)).exits(0)?;
 
@@ -192,16 +181,8 @@ fn samples_and_files_are_stored_beside_features() -> Result<(), Failed> {
 #[apply(trial)]
 fn loudness_is_stored_with_names() -> Result<(), Failed> {
     let folder = scratch("sounds-loudness");
-    let recipe = folder.join("loudness.toml");
     let loudness = "[[features]]\nname = \"loudness\"\nop = \"loudness\"\n";
-    fs::write(
-        &recipe,
-        RECIPE.replace("[shards]", &format!("{loudness}\n[shards]")),
-    )?;
-    let own = Inputs {
-        recipe,
-        ..inputs().clone()
-    };
+    let own = with_features(&folder, loudness);
     let store = folder.join("store");
     run(&mut own.extract(&store)).exits(0)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
@@ -230,7 +211,7 @@ fn loudness_is_stored_with_names() -> Result<(), Failed> {
 #[apply(trial)]
 fn sql_reads_samples_and_files() -> Result<(), Failed> {
     let folder = scratch("sounds-sql");
-    let inputs = with_sounds(&folder);
+    let inputs = with_features(&folder, SOUNDS);
     let store = folder.join("store");
     let sets = argv("--set audio.duration_s=none --set shards.layout=list");
     run(inputs.extract(&store).args(sets)).exits(0)?;
@@ -360,7 +341,7 @@ fn samples_of_wave_files_are_those_of_the_files() -> Result<(), Failed> {
 fn models_refuse_samples_and_files() -> Result<(), Failed> {
     let folder = scratch("sounds-fit");
     let store = folder.join("store");
-    run(&mut with_sounds(&folder).extract(&store)).exits(0)?;
+    run(&mut with_features(&folder, SOUNDS).extract(&store)).exits(0)?;
 
     for (feature, words) in [
         ("short", &["cnn2d needs a spectrogram", "samples"][..]),

@@ -11,8 +11,8 @@ use serde_json::json;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, Ran, contains, files_below, finish, inputs, manifest, own_store, run, same, scratch,
-    sql, sql_number, start, wavemill, whole, within,
+    Inputs, Ran, contains, files_below, finish, inputs, manifest, on, own_store, run, same,
+    scratch, sql, sql_number, start, wavemill, whole, within,
 };
 
 /// Number of flipped bits in each file.
@@ -383,11 +383,7 @@ fn hostile(folder: &Path) -> Result<Inputs, Failed> {
          [[features]]\nname = \"log_mel\"\nop = \"mel\"\n",
     )?;
 
-    Ok(Inputs {
-        metadata: Some(table),
-        audio,
-        recipe,
-    })
+    Ok(Inputs::new(table, audio, recipe))
 }
 
 /// Fails if the output contains characters that a terminal would interpret.
@@ -404,10 +400,6 @@ fn is_plain(what: &str, ran: &Ran) -> Result<(), Failed> {
 
 #[apply(trial)]
 fn names_from_data_are_escaped_for_the_terminal() -> Result<(), Failed> {
-    fn asked(store: &Path, words: &[&str]) -> Ran {
-        run(wavemill(words).arg("--store").arg(store))
-    }
-
     let folder = scratch("escapes");
     let (inputs, store) = (hostile(&folder)?, folder.join("store"));
     let recipe = inputs.recipe.to_string_lossy().into_owned();
@@ -431,7 +423,7 @@ fn names_from_data_are_escaped_for_the_terminal() -> Result<(), Failed> {
     is_plain("extract", &made)?;
     contains(&made.err, "st\\u{1b}[31mep")?;
 
-    let shown = asked(&store, &["sql", "SELECT * FROM tracks"]).exits(0)?;
+    let shown = on(&store, &["sql", "SELECT * FROM tracks"]).exits(0)?;
     is_plain("sql", &shown)?;
     for part in [
         "ev\\u{1b}[31mil\\u{1b}]0;pwn\\u{7}",
@@ -445,32 +437,32 @@ fn names_from_data_are_escaped_for_the_terminal() -> Result<(), Failed> {
 
     is_plain(
         "rejects",
-        &asked(&store, &["sql", "SELECT * FROM rejects"]).exits(0)?,
+        &on(&store, &["sql", "SELECT * FROM rejects"]).exits(0)?,
     )?;
     is_plain(
         "classes",
-        &asked(&store, &["sql", "SELECT * FROM classes"]).exits(0)?,
+        &on(&store, &["sql", "SELECT * FROM classes"]).exits(0)?,
     )?;
 
     is_plain(
         "an unknown column",
-        &asked(&store, &["sql", "SELECT evil FROM tracks"]).exits(2)?,
+        &on(&store, &["sql", "SELECT evil FROM tracks"]).exits(2)?,
     )?;
     is_plain(
         "an unknown table",
-        &asked(&store, &["sql", "SELECT * FROM \"tr\u{1b}[2Jcks\""]).exits(2)?,
+        &on(&store, &["sql", "SELECT * FROM \"tr\u{1b}[2Jcks\""]).exits(2)?,
     )?;
-    is_plain("info", &asked(&store, &["info"]).exits(0)?)?;
-    is_plain("verify", &asked(&store, &["verify"]).exits(0)?)?;
+    is_plain("info", &on(&store, &["info"]).exits(0)?)?;
+    is_plain("verify", &on(&store, &["verify"]).exits(0)?)?;
 
     run(inputs
         .extract(&store)
         .args(["--new-version", "--set", "name=new\u{202e}one"]))
     .exits(0)?;
-    is_plain("diff", &asked(&store, &["diff", "1", "2"]).exits(0)?)?;
+    is_plain("diff", &on(&store, &["diff", "1", "2"]).exits(0)?)?;
 
     // Output for other programs is not escaped.
-    let csv = asked(
+    let csv = on(
         &store,
         &[
             "sql",

@@ -9,9 +9,9 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, Ran, contains, files_below, finish, has_python, inputs, kill, manifest, own_store,
+    RECIPE, Ran, contains, files_below, finish, has_python, inputs, kill, manifest, own_store,
     program, receipts, run, same, same_versions, scratch, sql, start, versions, wait_until,
-    wavemill, whole,
+    wavemill, whole, with_recipe,
 };
 use crate::table::{MFCC, Table, key};
 
@@ -265,15 +265,10 @@ fn clip_changed_between_workers() -> Result<(), Failed> {
 #[apply(trial)]
 fn segments_in_steps_equal_one_run() -> Result<(), Failed> {
     let folder = scratch("steps-segments");
-    let recipe = folder.join("segments.toml");
-    let text = fs::read_to_string(&inputs().recipe)?
+    let text = RECIPE
         .replace("duration_s = 3.0\n", "duration_s = 1.2\nsegment_s = 0.4\n")
         .replace("\"official\"", "\"segment\"");
-    fs::write(&recipe, text)?;
-    let inputs = Inputs {
-        recipe,
-        ..inputs().clone()
-    };
+    let inputs = with_recipe(&folder, &text);
     let [store, one] = ["store", "one"].map(|name| folder.join(name));
     in_steps(&mut inputs.plan(&store), &store, 3)?;
     run(&mut inputs.extract(&one)).exits(0)?;

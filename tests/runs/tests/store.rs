@@ -10,17 +10,12 @@ use wavemill_schemas::manifest::Manifest;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Ran, contains, files_below, inputs, manifest, own_store, run, same, scratch, sql_number,
-    versions, wavemill, whole,
+    Ran, contains, files_below, inputs, manifest, on, own_store, run, same, scratch, sql_number,
+    versions, whole,
 };
 
 /// Number of positions in a footer that are damaged, each in a separate store.
 const FOOTER_PLACES: usize = 16;
-
-/// Runs a command on a store.
-fn on(store: &Path, words: &[&str]) -> Ran {
-    run(wavemill(words).arg("--store").arg(store))
-}
 
 fn flip(path: &Path, at: u64) -> Result<(), Failed> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;

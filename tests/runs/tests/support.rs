@@ -51,6 +51,17 @@ clips = 4
 row_group_rows = 4
 "#;
 
+/// Returns [`RECIPE`] for clips in folders that are their genres.
+pub(crate) fn recipe_for_folders() -> String {
+    let labelled =
+        "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
+    RECIPE
+        .replace("dataset = \"fma\"", "dataset = \"folders\"")
+        .replace(labelled, "")
+        .replace("track_genre_top", "genre")
+        .replace("\"official\"", "\"stratified\"")
+}
+
 /// Timeout for an event that a program should cause without further input.
 const WAIT_S_MAX: u64 = 120;
 /// Polling interval of a waiting test.
@@ -310,6 +321,11 @@ pub(crate) fn run(command: &mut Command) -> Ran {
     command.output().unwrap().into()
 }
 
+/// Runs a `wavemill` command on a store.
+pub(crate) fn on(store: &Path, words: &[&str]) -> Ran {
+    run(wavemill(words).arg("--store").arg(store))
+}
+
 /// Starts a command and captures its output for [`finish`].
 pub(crate) fn start(command: &mut Command) -> Child {
     command
@@ -365,6 +381,50 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
+    pub(crate) fn new(
+        metadata: impl Into<PathBuf>,
+        audio: impl Into<PathBuf>,
+        recipe: impl Into<PathBuf>,
+    ) -> Self {
+        Self::without_metadata(audio, recipe).with_metadata(metadata)
+    }
+
+    pub(crate) fn without_metadata(audio: impl Into<PathBuf>, recipe: impl Into<PathBuf>) -> Self {
+        Self {
+            metadata: None,
+            audio: audio.into(),
+            recipe: recipe.into(),
+        }
+    }
+
+    /// Returns inputs of clips in folders that are their genres. The recipe is written to `folder`.
+    pub(crate) fn of_folders(audio: impl Into<PathBuf>, folder: &Path) -> Self {
+        let recipe = folder.join("folders.toml");
+        fs::write(&recipe, recipe_for_folders()).unwrap();
+        Self::without_metadata(audio, recipe)
+    }
+
+    /// Returns these inputs with other metadata.
+    pub(crate) fn with_metadata(&self, metadata: impl Into<PathBuf>) -> Self {
+        let mut inputs = self.clone();
+        inputs.metadata = Some(metadata.into());
+        inputs
+    }
+
+    /// Returns these inputs with other audio files.
+    pub(crate) fn with_audio(&self, audio: impl Into<PathBuf>) -> Self {
+        let mut inputs = self.clone();
+        inputs.audio = audio.into();
+        inputs
+    }
+
+    /// Returns these inputs with another recipe.
+    pub(crate) fn with_recipe(&self, recipe: impl Into<PathBuf>) -> Self {
+        let mut inputs = self.clone();
+        inputs.recipe = recipe.into();
+        inputs
+    }
+
     /// Returns an `extract` command for these inputs that allows any fraction of rejects, because some of the
     /// synthetic clips are broken on purpose.
     pub(crate) fn extract(&self, store: &Path) -> Command {
@@ -458,6 +518,19 @@ pub(crate) fn inputs() -> &'static Inputs {
     })
 }
 
+/// Returns [`inputs`] with another recipe, which is written to `folder`.
+pub(crate) fn with_recipe(folder: &Path, recipe: &str) -> Inputs {
+    let path = folder.join("recipe.toml");
+    fs::write(&path, recipe).unwrap();
+    inputs().with_recipe(path)
+}
+
+/// Returns [`inputs`] with additional features in the recipe, which is written to `folder`.
+pub(crate) fn with_features(folder: &Path, features: &str) -> Inputs {
+    let recipe = RECIPE.replace("[shards]", &format!("{features}\n[shards]"));
+    with_recipe(folder, &recipe)
+}
+
 /// Copies the metadata of [`inputs`] including `features.csv`, as `demo-audio` writes them.
 pub(crate) fn metadata_with_features(folder: &Path) -> Result<PathBuf, Failed> {
     let metadata = folder.join("fma_metadata");
@@ -492,6 +565,14 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::copy(from.join(&name), path).unwrap();
     }
+}
+
+/// Flips a bit in the middle of a file.
+pub(crate) fn damage(path: &Path) -> Result<(), Failed> {
+    let mut bytes = fs::read(path)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    Ok(fs::write(path, bytes)?)
 }
 
 /// Lists the paths of all files below a folder, `/`-separated and sorted. The list is empty if the folder does not

@@ -158,11 +158,7 @@ impl Table {
         }
         fs::write(metadata.join("table.csv"), csv)?;
 
-        Ok(Inputs {
-            metadata: Some(metadata),
-            audio,
-            recipe: self.folder.join("table.toml"),
-        })
+        Ok(Inputs::new(metadata, audio, self.folder.join("table.toml")))
     }
 
     /// Returns an `extract` command for the current rows.

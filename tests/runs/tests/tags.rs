@@ -10,15 +10,10 @@ use serde_json::{Value, json};
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Ran, argv, contains, files_below, fit, has_trainer, kill, lacks, manifest, own_store, receipts,
+    argv, contains, files_below, fit, has_trainer, kill, lacks, manifest, on, own_store, receipts,
     run, run_in, same, scratch, start, starts_with, trainer, versions, wait_until, wavemill,
 };
 use crate::table::Table;
-
-/// Runs a command on a store.
-fn on(store: &Path, words: &[&str]) -> Ran {
-    run(wavemill(words).arg("--store").arg(store))
-}
 
 /// Creates a store of three versions: with 12 tracks, with 13 tracks, and with 13 tracks and other features.
 fn three_versions(name: &str) -> Result<PathBuf, Failed> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    contains, copy_folder, files_below, kill, manifest, receipts, run, same, same_versions,
+    contains, copy_folder, damage, files_below, kill, manifest, receipts, run, same, same_versions,
     scratch, sql_number, start, wait_until, wavemill,
 };
 use crate::table::{MFCC, Table, key, noise};
@@ -121,10 +121,7 @@ fn equal_files_become_links() -> Result<(), Failed> {
     // A damaged table is written again instead of linked.
     let before = second.files.iter().find(|file| file.name() == "tracks_all");
     let damaged = store.join(&before.ok_or("no table")?.path);
-    let mut bytes = fs::read(&damaged)?;
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&damaged, bytes)?;
+    damage(&damaged)?;
 
     table.row(6).tag = "an artist";
     run(&mut table.extract(&words)?).exits(0)?;
@@ -397,10 +394,7 @@ fn damaged_parent_is_decoded_again_with_a_warning() -> Result<(), Failed> {
     let file = file.ok_or("no file")?;
 
     let path = twins.store.join(&file.path);
-    let mut bytes = fs::read(&path)?;
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&path, bytes)?;
+    damage(&path)?;
 
     // The changed genre causes a run that writes every shard again, including the damaged one.
     twins.table.row(7).genre = "Blues";

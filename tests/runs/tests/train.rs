@@ -945,12 +945,7 @@ fn startup_errors_leave_no_run() -> Result<(), Failed> {
         &format!("{labelled} AND set_split <> 'validation'"),
     );
     fs::write(&recipe, two_sides)?;
-    run(&mut Inputs {
-        recipe,
-        ..inputs().clone()
-    }
-    .extract(&store))
-    .exits(0)?;
+    run(&mut inputs().with_recipe(recipe).extract(&store)).exits(0)?;
 
     refused(
         run(&mut fit(&store, &runs)),
@@ -1031,11 +1026,7 @@ normalize = "minmax"
     }
 
     fs::write(folder.join("tracks.csv"), tracks)?;
-    let inputs = Inputs {
-        metadata: Some(folder.join("tracks.csv")),
-        audio,
-        recipe: folder.join("recipe.toml"),
-    };
+    let inputs = Inputs::new(folder.join("tracks.csv"), audio, folder.join("recipe.toml"));
     run(&mut inputs.extract(&store)).exits(0)?;
     within("rows", manifest(&store, 1)?.counts.feature_rows, 101..)?;
 
