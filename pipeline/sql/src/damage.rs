@@ -410,19 +410,9 @@ mod tests {
     use parquet::file::writer::TrackedWrite;
     use wavemill_schemas::exit::{Classified, Kind};
 
-    use super::super::testing::TestStore;
-    use super::super::{Format, Limits, Session, Sink, open, output};
+    use super::super::testing::{TestStore, session};
+    use super::super::{Format, Sink, output};
     use super::*;
-
-    const LIMITS: Limits = Limits {
-        memory_bytes: 1 << 30,
-        threads: 2,
-        allow_write: false,
-    };
-
-    fn session(store: &TestStore) -> Session {
-        open(&store.handle(), &store.manifest, LIMITS).expect("the store opens")
-    }
 
     fn ask(store: &TestStore, table: &str) -> Result<Vec<u8>, SqlError> {
         let mut out = Vec::new();

@@ -2,18 +2,8 @@
 
 use wavemill_schemas::exit::{Classified, Kind};
 
-use super::testing::{Clip, TestStore, feature};
-use super::{Console, Format, Limits, Session, SqlError, open};
-
-const LIMITS: Limits = Limits {
-    memory_bytes: 1 << 30,
-    threads: 2,
-    allow_write: false,
-};
-
-fn session(store: &TestStore) -> Session {
-    open(&store.handle(), &store.manifest, LIMITS).expect("the store opens")
-}
+use super::testing::{Clip, LIMITS, TestStore, feature, session, session_within};
+use super::{Console, Format, Limits, Session, SqlError};
 
 fn answer(session: &Session, format: Format, text: &str) -> Result<String, SqlError> {
     let mut out = Vec::new();
@@ -27,6 +17,15 @@ fn answer(session: &Session, format: Format, text: &str) -> Result<String, SqlEr
 
 fn csv(session: &Session, sql: &str) -> String {
     answer(session, Format::Csv, sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+fn assert_answers(session: &Session, sql: &str, answer: &str) {
+    assert_eq!(csv(session, sql), answer, "{sql}");
+}
+
+fn assert_refused(session: &Session, sql: &str, said: &str) {
+    let refusal = refusal(session, sql);
+    assert!(refusal.contains(said), "{sql}: {refusal}");
 }
 
 fn refusal(session: &Session, sql: &str) -> String {
@@ -96,8 +95,8 @@ fn commands_answer_like_queries_and_between_them() {
         "{columns}"
     );
 
-    assert!(refusal(&session, "\\d trcks").contains("did you mean tracks"));
-    assert!(refusal(&session, "\\dt").contains("no command \\dt"));
+    assert_refused(&session, "\\d trcks", "did you mean tracks");
+    assert_refused(&session, "\\dt", "no command \\dt");
 
     let text = "SELECT 1 AS a;\n\\x\nSELECT 2 AS bc, NULL AS d;\n\\x off\nSELECT 3 AS e";
     assert_eq!(
@@ -129,14 +128,9 @@ fn aggregates_of_numbers_do_not_take_tensors() {
     let session = session(&store);
 
     for function in ["avg", "sum"] {
-        let message = refusal(
-            &session,
-            &format!("SELECT {function}(log_mel) FROM features_log_mel"),
-        );
-        assert!(
-            message.starts_with(&format!("{function} does not take tensors")),
-            "{message}"
-        );
+        let sql = format!("SELECT {function}(log_mel) FROM features_log_mel");
+        let said = format!("{function} does not take tensors");
+        assert_refused(&session, &sql, &said);
     }
 }
 
@@ -160,17 +154,17 @@ fn own_files_are_tables_that_are_only_read() {
 
     let joined =
         "SELECT t.track_title, m.\"Score\" FROM mine m JOIN tracks t USING (track_id) ORDER BY 1";
-    assert_eq!(
-        csv(&session, joined),
-        "track_title,Score\ntitle 1,0.5\ntitle 2,0.25\n"
+    assert_answers(
+        &session,
+        joined,
+        "track_title,Score\ntitle 1,0.5\ntitle 2,0.25\n",
     );
-    assert_eq!(csv(&session, "SELECT sum(a) AS s FROM lines"), "s\n3\n");
-    assert_eq!(csv(&session, "SELECT count(*) AS n FROM html"), "n\n1\n");
+    assert_answers(&session, "SELECT sum(a) AS s FROM lines", "s\n3\n");
+    assert_answers(&session, "SELECT count(*) AS n FROM html", "n\n1\n");
 
-    let quoted = refusal(&session, "SELECT score FROM mine");
-    assert!(quoted.contains("did you mean \"Score\""), "{quoted}");
-    let written = refusal(&session, "INSERT INTO mine VALUES (3, 1.0)");
-    assert!(written.contains("--allow-write"), "{written}");
+    assert_refused(&session, "SELECT score FROM mine", "did you mean \"Score\"");
+    let insert = "INSERT INTO mine VALUES (3, 1.0)";
+    assert_refused(&session, insert, "--allow-write");
 
     std::fs::write(&sheet, "").expect("a file");
     for (name, file, message) in [
@@ -234,7 +228,7 @@ fn values_of_large_own_files_may_have_several_lines() {
 
     let sql =
         "SELECT count(*) AS n, sum(a) AS s, min(length(b)) AS lo, max(length(b)) AS hi FROM lines";
-    assert_eq!(csv(&session, sql), "n,s,lo,hi\n200,19900,9000,9000\n");
+    assert_answers(&session, sql, "n,s,lo,hi\n200,19900,9000,9000\n");
 }
 
 #[test]
@@ -248,7 +242,7 @@ fn user_files_are_not_modified_when_writing_is_allowed() {
         allow_write: true,
         ..LIMITS
     };
-    let session = open(&store.handle(), &store.manifest, limits).expect("the store opens");
+    let session = session_within(&store, limits);
     session.add_table("mine", &file).expect("CSV");
 
     assert!(answer(&session, Format::Csv, "INSERT INTO mine VALUES (2)").is_err());
@@ -262,10 +256,7 @@ fn a_mean_over_rows_is_a_tensor_again() {
 
     // Class 0 has clips 0, 3, 6. Clip i has the values i, i + 1, …, so the mean of the class equals clip 3.
     let sql = "SELECT genre, tensor(tensor_avg(log_mel)) AS t FROM features_log_mel GROUP BY genre ORDER BY genre LIMIT 1";
-    assert_eq!(
-        csv(&session, sql),
-        "genre,t\n0,\"[3.0,4.0,5.0,6.0,7.0,8.0]\"\n"
-    );
+    assert_answers(&session, sql, "genre,t\n0,\"[3.0,4.0,5.0,6.0,7.0,8.0]\"\n");
 
     let sql = "SELECT tensor_avg(log_mel) AS m FROM features_log_mel";
     assert_eq!(
@@ -275,7 +266,7 @@ fn a_mean_over_rows_is_a_tensor_again() {
 
     let sql =
         "SELECT tensor_at(m, 0, 1) AS a FROM (SELECT tensor_avg(quant) AS m FROM features_quant)";
-    assert_eq!(csv(&session, sql), "a\n1.0\n");
+    assert_answers(&session, sql, "a\n1.0\n");
 
     let ragged = answer(
         &session,
@@ -291,25 +282,10 @@ fn a_mean_over_rows_is_a_tensor_again() {
 
     let sql =
         "SELECT tensor_shape(tensor_avg(tensor_mean(ragged, 'frame'))) AS s FROM features_ragged";
-    assert_eq!(csv(&session, sql), "s\n[2]\n");
+    assert_answers(&session, sql, "s\n[2]\n");
 
-    assert!(
-        refusal(
-            &session,
-            "SELECT tensor_avg(clip_key) FROM features_log_mel"
-        )
-        .contains("'clip_key' is not one")
-    );
-}
-
-/// Returns the values of the tensor that `expression` computes for track 0.
-fn value_of(session: &Session, expression: &str) -> String {
-    let sql = format!("SELECT tensor({expression}) AS t FROM features_log_mel WHERE track_id = 0");
-    csv(session, &sql)
-        .lines()
-        .nth(1)
-        .map(|line| line.trim_matches('"').to_owned())
-        .unwrap_or_default()
+    let of_key = "SELECT tensor_avg(clip_key) FROM features_log_mel";
+    assert_refused(&session, of_key, "'clip_key' is not one");
 }
 
 #[test]
@@ -318,43 +294,29 @@ fn parts_and_bands_of_tensors_are_tensors_again() {
     let session = session(&store);
 
     // The tensor of track 0 is [[0, 1, 2], [3, 4, 5]], with the dimensions mel × frame.
-    assert_eq!(
-        value_of(&session, "tensor_slice(log_mel, 'frame', 1, 3)"),
-        "[1.0,2.0,4.0,5.0]"
-    );
-    assert_eq!(
-        value_of(&session, "tensor_slice(log_mel, 1, -1)"),
-        "[2.0,5.0]"
-    );
-    assert_eq!(
-        value_of(&session, "tensor_slice(log_mel, 0, 1, 99)"),
-        "[3.0,4.0,5.0]"
-    );
-    assert_eq!(
-        value_of(
-            &session,
-            "tensor_slice(tensor_slice(log_mel, -1, 0, 2), 'mel', 0, 1)"
+    for (expression, values) in [
+        ("tensor_slice(log_mel, 'frame', 1, 3)", "[1.0,2.0,4.0,5.0]"),
+        ("tensor_slice(log_mel, 1, -1)", "[2.0,5.0]"),
+        ("tensor_slice(log_mel, 0, 1, 99)", "[3.0,4.0,5.0]"),
+        (
+            "tensor_slice(tensor_slice(log_mel, -1, 0, 2), 'mel', 0, 1)",
+            "[0.0,1.0]",
         ),
-        "[0.0,1.0]"
-    );
-
-    assert_eq!(
-        value_of(&session, "tensor_mean(log_mel, 'frame')"),
-        "[1.0,4.0]"
-    );
-    assert_eq!(
-        value_of(&session, "tensor_mean(log_mel, 'mel')"),
-        "[1.5,2.5,3.5]"
-    );
-    assert_eq!(value_of(&session, "tensor_min(log_mel, 1)"), "[0.0,3.0]");
-    assert_eq!(
-        value_of(&session, "tensor_max(log_mel, 0)"),
-        "[3.0,4.0,5.0]"
-    );
+        ("tensor_mean(log_mel, 'frame')", "[1.0,4.0]"),
+        ("tensor_mean(log_mel, 'mel')", "[1.5,2.5,3.5]"),
+        ("tensor_min(log_mel, 1)", "[0.0,3.0]"),
+        ("tensor_max(log_mel, 0)", "[3.0,4.0,5.0]"),
+    ] {
+        let sql =
+            format!("SELECT tensor({expression}) AS t FROM features_log_mel WHERE track_id = 0");
+        let answer = csv(&session, &sql);
+        let found = answer.lines().nth(1).map(|line| line.trim_matches('"'));
+        assert_eq!(found, Some(values), "{expression}");
+    }
 
     let sql = "SELECT tensor_shape(tensor_slice(ragged, 'frame', 0, 2)) AS s FROM features_ragged WHERE track_id < 3 \
                ORDER BY track_id";
-    assert_eq!(csv(&session, sql), "s\n\"[2,1]\"\n\"[2,2]\"\n\"[2,2]\"\n");
+    assert_answers(&session, sql, "s\n\"[2,1]\"\n\"[2,2]\"\n\"[2,2]\"\n");
 
     for (expression, message) in [
         (
@@ -365,11 +327,8 @@ fn parts_and_bands_of_tensors_are_tensors_again() {
         ("tensor_slice(log_mel, 1, track_id, 4)", "as constants"),
         ("tensor_mean(log_mel, genre)", "needs a constant axis"),
     ] {
-        let said = refusal(
-            &session,
-            &format!("SELECT tensor({expression}) FROM features_log_mel"),
-        );
-        assert!(said.contains(message), "{expression}: {said}");
+        let sql = format!("SELECT tensor({expression}) FROM features_log_mel");
+        assert_refused(&session, &sql, message);
     }
 }
 
@@ -402,15 +361,11 @@ fn tensors_without_dimensions_or_values_have_no_parts() {
             "this tensor has axes 0 to 1, named mel, frame",
         ),
     ] {
-        let name = if expression.contains("scalar") {
-            "scalar"
-        } else {
-            "empty"
+        let name = match expression.contains("scalar") {
+            true => "scalar",
+            false => "empty",
         };
-        let said = refusal(
-            &session,
-            &format!("SELECT {expression} FROM features_{name}"),
-        );
-        assert!(said.contains(message), "{expression}: {said}");
+        let sql = format!("SELECT {expression} FROM features_{name}");
+        assert_refused(&session, &sql, message);
     }
 }

@@ -27,8 +27,30 @@ use wavemill_schemas::row_arrays::{self, Row};
 use wavemill_schemas::tables::{feature_schema, rejects_schema};
 use wavemill_store::Store;
 
+#[cfg(test)]
+use super::{Limits, Session, open};
+
 /// Number of rows in a row group. It is small, so that a file has several row groups.
 const ROW_GROUP_ROWS: usize = 64;
+
+/// Limits of a session in tests.
+#[cfg(test)]
+pub(crate) const LIMITS: Limits = Limits {
+    memory_bytes: 1 << 30,
+    threads: 2,
+    allow_write: false,
+};
+
+/// Opens a store with [`LIMITS`].
+#[cfg(test)]
+pub(crate) fn session(store: &TestStore) -> Session {
+    session_within(store, LIMITS)
+}
+
+#[cfg(test)]
+pub(crate) fn session_within(store: &TestStore, limits: Limits) -> Session {
+    open(&store.handle(), &store.manifest, limits).expect("the store opens")
+}
 
 /// A store under construction.
 pub struct TestStore {
@@ -179,48 +201,33 @@ impl TestStore {
         let mut store = Self::new();
         let splits = ["training", "validation", "none"];
         for (s, split) in splits.iter().enumerate() {
-            let mut clips = Vec::new();
-            for id in (s as i64 * 3)..(s as i64 * 3 + 3) {
+            let ids = s as i64 * 3..s as i64 * 3 + 3;
+            let clips = ids.map(|id| {
                 let values = [0., 1., 2., 3., 4., 5.].map(|v| v + id as f32);
-                clips.push(same_audio_as_1(Clip::f16(id, &values)));
-            }
-            store.write_feature(
-                &feature("log_mel", "f16", &[Some(2), Some(3)]),
-                split,
-                &clips,
-            );
+                same_audio_as_1(Clip::f16(id, &values))
+            });
+            let clips: Vec<Clip> = clips.collect();
 
-            let mut ragged_clips = clips.clone();
-            for clip in &mut ragged_clips {
-                let n_frames = clip.id as usize % 3 + 1;
-                clip.tensor = 0.5f32.to_le_bytes().repeat(2 * n_frames);
-            }
-            store.write_feature(
-                &feature("ragged", "f32", &[Some(2), None]),
-                split,
-                &ragged_clips,
-            );
+            let log_mel = feature("log_mel", "f16", &[Some(2), Some(3)]);
+            store.write_feature(&log_mel, split, &clips);
 
-            let mut quant_clips = clips;
-            for clip in &mut quant_clips {
-                clip.tensor = vec![clip.id as u8; 4];
-            }
-            store.write_feature(
-                &feature("quant", "u8", &[Some(2), Some(2)]),
-                split,
-                &quant_clips,
-            );
+            let ragged_clips = with_tensors(&clips, |id| {
+                let n_frames = id as usize % 3 + 1;
+                0.5f32.to_le_bytes().repeat(2 * n_frames)
+            });
+            let ragged = feature("ragged", "f32", &[Some(2), None]);
+            store.write_feature(&ragged, split, &ragged_clips);
+
+            let quant = feature("quant", "u8", &[Some(2), Some(2)]);
+            let quant_clips = with_tensors(&clips, |id| vec![id as u8; 4]);
+            store.write_feature(&quant, split, &quant_clips);
         }
 
         store.write_tracks(9);
         store.write_rejects();
         store.write_all_tracks_and_genres();
 
-        let raw = RecordBatch::try_from_iter([(
-            "html",
-            Arc::new(StringArray::from(vec!["<b>a</b>"])) as ArrayRef,
-        )]);
-        store.write_table("raw_tracks", &raw.expect("one column"));
+        store.write_columns("raw_tracks", [("html", text("<b>a</b>"))]);
         store
     }
 
@@ -241,63 +248,32 @@ impl TestStore {
         });
     }
 
+    fn write_columns<const N: usize>(&mut self, table: &str, columns: [(&str, ArrayRef); N]) {
+        let batch = RecordBatch::try_from_iter(columns);
+        self.write_table(table, &batch.expect("equal lengths"));
+    }
+
     /// Writes the table `tracks(track_id, track_title, track_genre_top, set_split)` with `n` tracks.
     pub fn write_tracks(&mut self, n: i64) {
-        let genres = ["Folk", "Jazz", "Rock"];
-        let columns: [(&str, ArrayRef); 4] = [
-            ("track_id", Arc::new(Int64Array::from_iter_values(0..n))),
-            (
-                "track_title",
-                Arc::new(StringArray::from_iter_values(
-                    (0..n).map(|i| format!("title {i}")),
-                )),
-            ),
-            (
-                "track_genre_top",
-                Arc::new(StringArray::from_iter_values(
-                    (0..n).map(|i| genres[i as usize % 3]),
-                )),
-            ),
-            (
-                "set_split",
-                Arc::new(StringArray::from_iter_values((0..n).map(|_| "training"))),
-            ),
+        let genre = |id: i64| ["Folk", "Jazz", "Rock"][id as usize % 3].to_owned();
+        let columns = [
+            ("track_id", ids(0..n)),
+            ("track_title", texts(n, |id| format!("title {id}"))),
+            ("track_genre_top", texts(n, genre)),
+            ("set_split", texts(n, |_| "training".to_owned())),
         ];
-
-        self.write_table(
-            "tracks",
-            &RecordBatch::try_from_iter(columns).expect("equal lengths"),
-        );
+        self.write_columns("tracks", columns);
     }
 
     /// Writes ten parsed tracks, the last of which was dropped by the cleaning step `labelled`, and genres 0 to 8.
     fn write_all_tracks_and_genres(&mut self) {
-        let dropped_by = (0..10)
-            .map(|i| (i == 9).then_some("labelled"))
-            .collect::<StringArray>();
+        let dropped_by = (0..10).map(|id| (id == 9).then_some("labelled"));
+        let dropped_by: ArrayRef = Arc::new(dropped_by.collect::<StringArray>());
+        let columns = [("track_id", ids(0..10)), ("dropped_by", dropped_by)];
+        self.write_columns("tracks_all", columns);
 
-        let columns: [(&str, ArrayRef); 2] = [
-            ("track_id", Arc::new(Int64Array::from_iter_values(0..10))),
-            ("dropped_by", Arc::new(dropped_by)),
-        ];
-        self.write_table(
-            "tracks_all",
-            &RecordBatch::try_from_iter(columns).expect("equal lengths"),
-        );
-
-        let columns: [(&str, ArrayRef); 2] = [
-            ("genre_id", Arc::new(Int64Array::from_iter_values(0..9))),
-            (
-                "title",
-                Arc::new(StringArray::from_iter_values(
-                    (0..9).map(|i| format!("Genre {i}")),
-                )),
-            ),
-        ];
-        self.write_table(
-            "genres",
-            &RecordBatch::try_from_iter(columns).expect("equal lengths"),
-        );
+        let titles = texts(9, |id| format!("Genre {id}"));
+        self.write_columns("genres", [("genre_id", ids(0..9)), ("title", titles)]);
     }
 
     fn write_rejects(&mut self) {
@@ -365,6 +341,21 @@ impl TestStore {
 
 fn text(value: &str) -> ArrayRef {
     Arc::new(StringArray::from(vec![value]))
+}
+
+fn texts(n: i64, of: impl Fn(i64) -> String) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values((0..n).map(of)))
+}
+
+fn ids(ids: impl IntoIterator<Item = i64>) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(ids))
+}
+
+/// Returns the clips with the tensors that `of` makes from their numbers.
+fn with_tensors(clips: &[Clip], of: impl Fn(i64) -> Vec<u8>) -> Vec<Clip> {
+    let mut clips = clips.to_vec();
+    clips.iter_mut().for_each(|clip| clip.tensor = of(clip.id));
+    clips
 }
 
 fn same_audio_as_1(clip: Clip) -> Clip {
