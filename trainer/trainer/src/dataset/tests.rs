@@ -39,6 +39,33 @@ fn opened(root: &Path, data: &Data) -> Arc<Dataset> {
     open(root, data, Needs::default()).expect("a dataset")
 }
 
+fn inputs(dataset: &Dataset, batch: &Batch, kind: Kind) -> Inputs {
+    let inputs = dataset.inputs(batch, Device::Cpu, kind);
+    inputs.expect("tensors")
+}
+
+fn spectrogram(batch: &Batch, kind: Kind) -> Tensor {
+    let tensor = batch.spectrogram(Device::Cpu, kind);
+    tensor.expect("a tensor")
+}
+
+/// Returns the settings for rows of this length.
+fn with_frames(frames: usize) -> Data {
+    Data {
+        frames: Some(frames),
+        ..Data::default()
+    }
+}
+
+/// Identifies the only row of a clip.
+fn row_of(clip: usize) -> RowId {
+    RowId {
+        clip,
+        segment: 0,
+        variant: 1.0,
+    }
+}
+
 fn floats(tensor: &Tensor) -> Vec<f32> {
     Vec::try_from(tensor.flatten(0, -1)).expect("f32")
 }
@@ -61,9 +88,7 @@ fn metadata_is_standardised_by_training_rows_alone() {
 
     let batch = whole(&dataset, Split::Training);
     let rows = batch.rows.len();
-    let seen = dataset
-        .inputs(&batch, Device::Cpu, Kind::Double)
-        .expect("tensors")
+    let seen = inputs(&dataset, &batch, Kind::Double)
         .metadata
         .expect("asked for");
     assert_eq!(seen.size(), [rows as i64, 3]);
@@ -91,9 +116,7 @@ fn metadata_is_standardised_by_training_rows_alone() {
 
     // The value of a test row before standardisation is 100 · class + noise in [0, 1).
     let batch = whole(&dataset, Split::Test);
-    let seen = dataset
-        .inputs(&batch, Device::Cpu, Kind::Double)
-        .expect("tensors")
+    let seen = inputs(&dataset, &batch, Kind::Double)
         .metadata
         .expect("asked for");
     let column = &dataset.input_spec().metadata[0];
@@ -117,9 +140,7 @@ fn ids_are_those_of_training_artists_and_others_are_0() {
 
     for split in Split::ALL {
         let batch = whole(&dataset, split);
-        let ids = dataset
-            .inputs(&batch, Device::Cpu, Kind::Float)
-            .expect("tensors")
+        let ids = inputs(&dataset, &batch, Kind::Float)
             .ids
             .expect("asked for");
         assert_eq!(ids.kind(), Kind::Int64);
@@ -175,23 +196,9 @@ fn no_tensor_is_read_for_a_model_that_sees_metadata_alone() {
             ..Fixture::default()
         },
     ] {
-        let (folder, dataset) = made(
-            &fixture,
-            &Data {
-                frames: Some(8),
-                ..Data::default()
-            },
-        );
+        let (folder, dataset) = made(&fixture, &with_frames(8));
 
-        let silent = open(
-            folder.path(),
-            &Data {
-                frames: Some(8),
-                ..Data::default()
-            },
-            Needs::Metadata,
-        )
-        .expect("a dataset");
+        let silent = open(folder.path(), &with_frames(8), Needs::Metadata).expect("a dataset");
 
         let plan = LoaderPlan {
             shuffle: true,
@@ -210,10 +217,8 @@ fn no_tensor_is_read_for_a_model_that_sees_metadata_alone() {
                 (&all.rows, all.n_own, &all.partners)
             );
 
-            let [all, few] = [(&dataset, &all), (&silent, &few)].map(|(data, batch)| {
-                data.inputs(batch, Device::Cpu, Kind::Float)
-                    .expect("tensors")
-            });
+            let [all, few] = [(&dataset, &all), (&silent, &few)]
+                .map(|(data, batch)| inputs(data, batch, Kind::Float));
             assert_eq!(few.metadata, all.metadata);
             assert_eq!(
                 (few.spectrogram.size(), few.ids.is_none()),
@@ -244,18 +249,11 @@ fn a_model_of_a_spec_sees_what_a_model_of_the_store_sees() {
     let spec: InputSpec = serde_json::from_str(&text).expect("a spec");
 
     let batch = whole(&dataset, Split::Validation);
-    let ids = clips(&dataset, &batch).into_iter().map(|clip| RowId {
-        clip,
-        segment: 0,
-        variant: 1.0,
-    });
-    let stored: Vec<Vec<u8>> = ids.map(|row| fixture.stored(row)).collect();
+    let clips = clips(&dataset, &batch).into_iter();
+    let stored: Vec<Vec<u8>> = clips.map(|clip| fixture.stored(row_of(clip))).collect();
     let stored: Vec<&[u8]> = stored.iter().map(Vec::as_slice).collect();
 
-    let want = dataset
-        .inputs(&batch, Device::Cpu, Kind::Float)
-        .expect("tensors")
-        .spectrogram;
+    let want = inputs(&dataset, &batch, Kind::Float).spectrogram;
     assert!(
         spec.spectrogram(&stored, Device::Cpu, Kind::Float)
             .expect("a tensor")
@@ -266,14 +264,7 @@ fn a_model_of_a_spec_sees_what_a_model_of_the_store_sees() {
 /// Returns the expected model input for a row of the store `fixture`, without normalisation.
 fn seen(fixture: &Fixture, clip: usize, frames: usize) -> Vec<f64> {
     let own = fixture.frames(clip);
-    let values = (fixture.values)(
-        fixture,
-        RowId {
-            clip,
-            segment: 0,
-            variant: 1.0,
-        },
-    );
+    let values = (fixture.values)(fixture, row_of(clip));
 
     let mut seen = vec![0.0; frames * fixture.shape[0]];
     for (i, value) in seen.iter_mut().enumerate() {
@@ -314,13 +305,7 @@ fn lz4_lists_and_rows_of_differing_length_are_read_as_well() {
                 ragged,
                 ..Fixture::default()
             };
-            let (_folder, dataset) = made(
-                &fixture,
-                &Data {
-                    frames: Some(frames),
-                    ..Data::default()
-                },
-            );
+            let (_folder, dataset) = made(&fixture, &with_frames(frames));
 
             let plan = LoaderPlan {
                 readers: 2,
@@ -331,9 +316,7 @@ fn lz4_lists_and_rows_of_differing_length_are_read_as_well() {
             let mut rows = 0;
             for batch in Loader::start(&dataset, plan).expect("threads") {
                 let batch = batch.expect("no damage");
-                let tensor = batch
-                    .spectrogram(Device::Cpu, Kind::Float)
-                    .expect("a tensor");
+                let tensor = spectrogram(&batch, Kind::Float);
 
                 for (place, clip) in clips(&dataset, &batch).into_iter().enumerate() {
                     let (got, want) = (
@@ -363,33 +346,18 @@ fn time_first_stores_are_turned_and_frames_cut_or_padded() {
     fixture.write(folder.path());
 
     for frames in [7, 10, 13] {
-        let dataset = opened(
-            folder.path(),
-            &Data {
-                frames: Some(frames),
-                ..Data::default()
-            },
-        );
+        let dataset = opened(folder.path(), &with_frames(frames));
         assert_eq!(
             (dataset.dims().bands, dataset.dims().frames),
             (6, frames as i64)
         );
 
         let batch = load(&dataset, LoaderPlan::default()).swap_remove(0);
-        let tensor = batch
-            .spectrogram(Device::Cpu, Kind::Float)
-            .expect("a tensor");
+        let tensor = spectrogram(&batch, Kind::Float);
         assert_eq!(tensor.size(), [16, 6, frames as i64]);
 
         let clip = dataset.rows().track_ids[batch.rows[3] as usize] as usize;
-        let want = (fixture.values)(
-            &fixture,
-            RowId {
-                clip,
-                segment: 0,
-                variant: 1.0,
-            },
-        );
+        let want = (fixture.values)(&fixture, row_of(clip));
         let got = floats(&tensor.get(3));
 
         for band in 0..6 {
@@ -433,9 +401,7 @@ fn normalised_training_rows_have_mean_0_and_deviation_1_in_each_band() {
             ..LoaderPlan::default()
         },
     );
-    let tensor = batches[0]
-        .spectrogram(Device::Cpu, Kind::Double)
-        .expect("a tensor");
+    let tensor = spectrogram(&batches[0], Kind::Double);
 
     let mean = tensor.mean_dim([0_i64, 2].as_slice(), false, Kind::Double);
     let std = tensor.std_dim([0_i64, 2].as_slice(), false, false);

@@ -39,8 +39,33 @@ fn named(name: &str) -> config::Model {
     }
 }
 
-fn inputs(dims: &Dims, kind: Kind) -> Inputs {
-    let place = (kind, Device::Cpu);
+fn build(model: &config::Model, dims: &Dims) -> Result<(VarStore, Net), ModelError> {
+    let store = VarStore::new(Device::Cpu);
+    let net = Net::build(model, dims, &store.root(), None)?;
+    Ok((store, net))
+}
+
+/// Returns the model `name` with its variables.
+fn built(name: &str, dims: &Dims) -> (VarStore, Net) {
+    build(&named(name), dims).unwrap()
+}
+
+/// Returns the error of a model that cannot be built.
+fn refusal(model: &config::Model, dims: &Dims) -> String {
+    build(model, dims).expect_err("refused").to_string()
+}
+
+/// Returns the answers of a model outside of training.
+fn answers(net: &Net, inputs: &Inputs) -> Vec<Tensor> {
+    net.forward(inputs, false).unwrap()
+}
+
+fn largest(tensor: &Tensor) -> f64 {
+    tensor.abs().max().double_value(&[])
+}
+
+fn inputs(dims: &Dims) -> Inputs {
+    let place = (Kind::Float, Device::Cpu);
     Inputs {
         spectrogram: Tensor::rand([vec![ROWS], dims.row_shape()].concat(), place),
         metadata: Some(Tensor::randn([ROWS, dims.metadata], place)),
@@ -73,12 +98,11 @@ fn step(store: &VarStore, loss: &Tensor) -> Vec<String> {
         }
 
         let mut gradient = variable.grad();
-        let largest = if gradient.defined() {
-            gradient.abs().max().double_value(&[])
-        } else {
-            f64::NAN
+        let is_sound = gradient.defined() && {
+            let largest = largest(&gradient);
+            largest > 0.0 && largest.is_finite()
         };
-        if !(largest > 0.0 && largest.is_finite()) {
+        if !is_sound {
             without.push(name);
             continue;
         }
@@ -99,56 +123,39 @@ fn trains_and_comes_back(name: &str) {
     let _alone = alone();
     tch::manual_seed(1);
 
-    let (dims, model) = (
-        dims_for(name),
-        config::Model {
-            dropout: Some(0.0),
-            ..named(name)
-        },
-    );
-    let inputs = inputs(&dims, Kind::Float);
-    let store = VarStore::new(Device::Cpu);
-    let net = Net::build(&model, &dims, &store.root(), None).unwrap();
+    let model = config::Model {
+        dropout: Some(0.0),
+        ..named(name)
+    };
+    let dims = dims_for(name);
+    let inputs = inputs(&dims);
+    let (store, net) = build(&model, &dims).unwrap();
 
     let mut losses = Vec::new();
     for _ in 0..10 {
         let loss = loss(&net, &inputs);
         losses.push(loss.double_value(&[]));
-        assert_eq!(
-            step(&store, &loss),
-            Vec::<String>::new(),
-            "{name}: without gradient"
-        );
+        assert_eq!(step(&store, &loss), [""; 0], "{name}: without gradient");
     }
     assert!(losses[9] < losses[0], "{name}: {losses:?}");
 
-    let answers = net.forward(&inputs, false).unwrap();
-    assert!(
-        same(&answers, &net.forward(&inputs, false).unwrap()),
-        "{name}: two answers"
-    );
+    let first = answers(&net, &inputs);
+    let again = answers(&net, &inputs);
+    assert!(same(&first, &again), "{name}: two answers");
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.safetensors");
     store.save(&file).unwrap();
-    let mut other = VarStore::new(Device::Cpu);
-    let loaded = Net::build(&model, &dims, &other.root(), None).unwrap();
-    assert!(
-        !same(&answers, &loaded.forward(&inputs, false).unwrap()),
-        "{name}: fresh, yet equal"
-    );
+    let (mut other, loaded) = build(&model, &dims).unwrap();
+    let fresh = answers(&loaded, &inputs);
+    assert!(!same(&first, &fresh), "{name}: fresh, yet equal");
 
     other.load(&file).unwrap();
-    assert!(
-        same(&answers, &loaded.forward(&inputs, false).unwrap()),
-        "{name}: another model came back"
-    );
+    let back = answers(&loaded, &inputs);
+    assert!(same(&first, &back), "{name}: another model came back");
 
-    assert_eq!(
-        net.embed(&inputs).unwrap().size(),
-        [ROWS, net.width()],
-        "{name}"
-    );
+    let embedded = net.embed(&inputs).unwrap();
+    assert_eq!(embedded.size(), [ROWS, net.width()], "{name}");
 }
 
 macro_rules! each {
@@ -182,13 +189,8 @@ each! {
 
 #[test]
 fn all_architectures_are_tested() {
-    assert_eq!(
-        TABLE
-            .iter()
-            .map(|architecture| architecture.name)
-            .collect::<Vec<_>>(),
-        TESTED
-    );
+    let names: Vec<&str> = TABLE.iter().map(|architecture| architecture.name).collect();
+    assert_eq!(names, TESTED);
 }
 
 #[test]
@@ -207,13 +209,11 @@ fn parameters_are_those_of_torchvision_and_timm() {
 #[test]
 fn variables_have_the_names_and_number_of_torchvision_and_timm() {
     fn keys(name: &str) -> Vec<String> {
-        let store = VarStore::new(Device::Cpu);
         let dims = Dims {
             heads: vec![("genre".to_owned(), 10)],
             ..dims()
         };
-        let _net = Net::build(&named(name), &dims, &store.root(), None).unwrap();
-
+        let (store, _) = built(name, &dims);
         let mut keys: Vec<String> = store.variables().into_keys().collect();
         keys.sort();
         keys
@@ -254,54 +254,27 @@ fn short_rows_error_states_the_minimum() {
         .iter()
         .filter(|architecture| architecture.needs.spectrogram())
     {
+        let name = architecture.name;
         let [bands, frames] = (architecture.least)();
-        let store = VarStore::new(Device::Cpu);
-        let least = Dims {
+        let with = |bands, frames| Dims {
             bands,
             frames,
             ..dims()
         };
 
-        let net = Net::build(&named(architecture.name), &least, &store.root(), None).unwrap();
-        assert_eq!(
-            net.forward(&inputs(&least, Kind::Float), false).unwrap()[1].size(),
-            [ROWS, 5],
-            "{}",
-            architecture.name
-        );
+        let least = with(bands, frames);
+        let (_store, net) = built(name, &least);
+        let sizes = answers(&net, &inputs(&least))[1].size();
+        assert_eq!(sizes, [ROWS, 5], "{name}");
 
-        for (axis, short) in [
-            (
-                "bands",
-                Dims {
-                    bands: bands - 1,
-                    ..least.clone()
-                },
-            ),
-            (
-                "frames",
-                Dims {
-                    frames: frames - 1,
-                    ..least.clone()
-                },
-            ),
+        for (axis, least, short) in [
+            ("bands", bands, with(bands - 1, frames)),
+            ("frames", frames, with(bands, frames - 1)),
         ] {
-            let error = Net::build(
-                &named(architecture.name),
-                &short,
-                &VarStore::new(Device::Cpu).root(),
-                None,
-            );
-            let error = error.expect_err("too short").to_string();
-
-            let least = if axis == "bands" { bands } else { frames };
+            let rows = format!("rows have {}", least - 1);
             assert_eq!(
-                error,
-                format!(
-                    "{} needs at least {least} {axis}, rows have {}",
-                    architecture.name,
-                    least - 1
-                )
+                refusal(&named(name), &short),
+                format!("{name} needs at least {least} {axis}, {rows}")
             );
         }
     }
@@ -312,13 +285,12 @@ fn f64_and_autocast_give_answers_near_f32() {
     let _alone = alone();
     for architecture in TABLE {
         let dims = dims_for(architecture.name);
-        let mut store = VarStore::new(Device::Cpu);
-        let net = Net::build(&named(architecture.name), &dims, &store.root(), None).unwrap();
-        let inputs = inputs(&dims, Kind::Float);
-        let answers = net.forward(&inputs, false).unwrap();
+        let (mut store, net) = built(architecture.name, &dims);
+        let inputs = inputs(&dims);
+        let usual = answers(&net, &inputs);
 
         crate::ffi::set_autocast_bf16(Device::Cpu, true).unwrap();
-        let rough = net.forward(&inputs, false).unwrap();
+        let rough = answers(&net, &inputs);
         crate::ffi::set_autocast_bf16(Device::Cpu, false).unwrap();
 
         store.double();
@@ -327,12 +299,11 @@ fn f64_and_autocast_give_answers_near_f32() {
             metadata: inputs.metadata.map(|x| x.to_kind(Kind::Double)),
             ids: inputs.ids,
         };
-        let exact = net.forward(&doubled, false).unwrap();
+        let exact = answers(&net, &doubled);
 
-        let size = exact[0].abs().max().double_value(&[]);
-        for (kind, answer, most) in [("f32", &answers[0], 1e-4), ("bf16", &rough[0], 0.1)] {
-            let off = answer.to_kind(Kind::Double) - &exact[0];
-            let off = off.abs().max().double_value(&[]);
+        let size = largest(&exact[0]);
+        for (kind, answer, most) in [("f32", &usual[0], 1e-4), ("bf16", &rough[0], 0.1)] {
+            let off = largest(&(answer.to_kind(Kind::Double) - &exact[0]));
             assert!(
                 off < most * size.max(1.0),
                 "{}: {kind} off by {off}",
@@ -346,60 +317,52 @@ fn f64_and_autocast_give_answers_near_f32() {
 fn autocast_trains() {
     let _alone = alone();
     for name in ["cnn2d-gru", "crnn", "fusion"] {
-        let (dims, store) = (dims_for(name), VarStore::new(Device::Cpu));
-        let net = Net::build(&named(name), &dims, &store.root(), None).unwrap();
+        let dims = dims_for(name);
+        let (store, net) = built(name, &dims);
         crate::ffi::set_autocast_bf16(Device::Cpu, true).unwrap();
-        let loss = loss(&net, &inputs(&dims, Kind::Float));
+        let loss = loss(&net, &inputs(&dims));
         crate::ffi::set_autocast_bf16(Device::Cpu, false).unwrap();
-        assert_eq!(step(&store, &loss), Vec::<String>::new(), "{name}");
+        assert_eq!(step(&store, &loss), [""; 0], "{name}");
     }
 }
 
 #[test]
 fn unsupported_options_are_errors() {
-    fn build(model: config::Model, dims: Dims) -> String {
-        Net::build(&model, &dims, &VarStore::new(Device::Cpu).root(), None)
-            .expect_err("refused")
-            .to_string()
-    }
-
     let channels = config::Model {
         channels: 3,
         ..named("cnn2d")
     };
-    assert_eq!(build(channels, dims()), "model.channels = 3: one of [1]");
+    let text = refusal(&channels, &dims());
+    assert_eq!(text, "model.channels = 3: one of [1]");
 
     let freeze = config::Model {
         freeze: true,
         ..named("resnet50")
     };
-    assert!(build(freeze, dims()).starts_with("model.freeze = true: only with model.init"));
+    let text = refusal(&freeze, &dims());
+    assert!(text.starts_with("model.freeze = true: only with model.init"));
 
     let dropout = config::Model {
         dropout: Some(1.0),
         ..named("lstm")
     };
-    assert!(build(dropout, dims()).starts_with("model.dropout = 1: from 0"));
+    let text = refusal(&dropout, &dims());
+    assert!(text.starts_with("model.dropout = 1: from 0"));
 
     let columns = Dims {
         metadata: 0,
         ..dims()
     };
     assert_eq!(
-        build(named("mlp-4"), columns),
+        refusal(&named("mlp-4"), &columns),
         "mlp-4 needs columns: set data.metadata to columns of fma_features, or data.feature to a feature of statistics"
     );
 
-    assert!(
-        build(
-            named("lstm"),
-            Dims {
-                heads: Vec::new(),
-                ..dims()
-            }
-        )
-        .starts_with("data.targets = []")
-    );
+    let no_heads = Dims {
+        heads: Vec::new(),
+        ..dims()
+    };
+    assert!(refusal(&named("lstm"), &no_heads).starts_with("data.targets = []"));
 }
 
 #[test]
@@ -419,7 +382,7 @@ fn he_normal_has_its_variance_and_its_cut() {
     );
 
     let cut = 2.0 * want / 0.879_625_661_034_239_8;
-    let largest = weight.abs().max().double_value(&[]);
+    let largest = largest(&weight);
     assert!(
         largest <= cut * 1.0001 && largest > cut * 0.98,
         "{largest}, cut at {cut}"
@@ -429,29 +392,16 @@ fn he_normal_has_its_variance_and_its_cut() {
 #[test]
 fn an_unknown_artist_has_the_vector_zero_and_keeps_it() {
     let _alone = alone();
-    let (dims, store) = (dims_for("fusion"), VarStore::new(Device::Cpu));
-    let net = Net::build(&named("fusion"), &dims, &store.root(), None).unwrap();
+    let dims = dims_for("fusion");
+    let (store, net) = built("fusion", &dims);
 
-    let mut inputs = inputs(&dims, Kind::Float);
+    let mut inputs = inputs(&dims);
     inputs.ids = Some(Tensor::from_slice(&[0_i64, 0, 0, 2, 3, 0, 1, 5]).view([ROWS, 2]));
 
     let _ = step(&store, &loss(&net, &inputs));
-    assert_eq!(
-        store.variables()["artist.weight"]
-            .get(0)
-            .abs()
-            .max()
-            .double_value(&[]),
-        0.0
-    );
-    assert!(
-        store.variables()["artist.weight"]
-            .get(1)
-            .abs()
-            .max()
-            .double_value(&[])
-            > 0.0
-    );
+    let artists = &store.variables()["artist.weight"];
+    assert_eq!(largest(&artists.get(0)), 0.0);
+    assert!(largest(&artists.get(1)) > 0.0);
 
     inputs.ids = None;
     assert_eq!(
@@ -556,47 +506,26 @@ fn without_bias(store: &VarStore) -> Vec<String> {
 #[test]
 fn architecture_texts_match_the_models() {
     for architecture in TABLE {
-        let store = VarStore::new(Device::Cpu);
-        let net = Net::build(
-            &named(architecture.name),
-            &dims_for(architecture.name),
-            &store.root(),
-            None,
-        )
-        .unwrap();
-
+        let name = architecture.name;
+        let (store, net) = built(name, &dims_for(name));
         let told = format!(
             "{}; {}; {}",
             architecture.text, architecture.repository, architecture.our_choice
         );
+        let says = |words: &str| told.contains(words);
 
+        let is_complete = !says("; ;") && architecture.our_choice != "nothing";
+        assert!(is_complete, "{name}: {told}");
+        let lacks_bias = !without_bias(&store).is_empty();
+        assert_eq!(lacks_bias, says("without bias"), "{name}: {told}");
         assert!(
-            !told.contains("; ;") && architecture.our_choice != "nothing",
-            "{}: {told}",
-            architecture.name
-        );
-        assert_eq!(
-            !without_bias(&store).is_empty(),
-            told.contains("without bias"),
-            "{}: {told}",
-            architecture.name
-        );
-        assert!(
-            net.dropout().is_empty() || told.contains("dropout"),
-            "{}: {told}",
-            architecture.name
+            net.dropout().is_empty() || says("dropout"),
+            "{name}: {told}"
         );
 
-        let normalised = store
-            .variables()
-            .keys()
-            .any(|name| name.ends_with("running_mean"));
-        assert_eq!(
-            normalised,
-            told.contains("batch norm"),
-            "{}: {told}",
-            architecture.name
-        );
+        let variables = store.variables();
+        let normalised = variables.keys().any(|name| name.ends_with("running_mean"));
+        assert_eq!(normalised, says("batch norm"), "{name}: {told}");
     }
 }
 

@@ -55,6 +55,10 @@ fn fixture() -> Fixture {
     }
 }
 
+fn loaded(made: &TrainedFixture) -> TrainedModel {
+    TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model")
+}
+
 /// Returns all rows in the files of one split of the store, in batches.
 fn batches(made: &TrainedFixture, split: &str) -> (SchemaRef, Vec<RecordBatch>) {
     let manifest = made.data.store().manifest();
@@ -145,7 +149,7 @@ fn agrees(made: &TrainedFixture) {
         )
     }
 
-    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let trained = loaded(made);
     let (schema, batches) = batches(made, "test");
     let (answered, lines) = run_answer(&trained, &stream(&schema, &batches), TEST_OPTIONS);
     let want = evaluated(made);
@@ -205,12 +209,8 @@ fn predictions_match_evaluation() {
     let alone = alone();
     let targets = ["genre", GENRES_ALL];
 
-    agrees(&made(
-        &fixture(),
-        &config("crnn-simple", &targets),
-        4,
-        &alone,
-    ));
+    let of_both = config("crnn-simple", &targets);
+    agrees(&made(&fixture(), &of_both, 4, &alone));
 
     let ragged = Fixture {
         ragged: true,
@@ -218,17 +218,13 @@ fn predictions_match_evaluation() {
         frames_first: true,
         ..fixture()
     };
-    agrees(&made(&ragged, &config("crnn-simple", &targets), 4, &alone));
+    agrees(&made(&ragged, &of_both, 4, &alone));
 
-    agrees(&made(
-        &Fixture {
-            layout: Layout::List,
-            ..fixture()
-        },
-        &config("lstm", &["genre"]),
-        4,
-        &alone,
-    ));
+    let lists = Fixture {
+        layout: Layout::List,
+        ..fixture()
+    };
+    agrees(&made(&lists, &config("lstm", &["genre"]), 4, &alone));
 }
 
 #[test]
@@ -249,7 +245,7 @@ fn batches_of_any_size_give_the_same_lines() {
 
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 4, &alone);
-    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let trained = loaded(&made);
 
     let (schema, batches) = batches(&made, "test");
     let stream = stream(&schema, &batches);
@@ -266,7 +262,7 @@ fn batches_of_any_size_give_the_same_lines() {
 fn concatenated_streams_are_predicted_independently() {
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 4, &alone);
-    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let trained = loaded(&made);
     let (schema, batches) = batches(&made, "test");
     let [first, empty, second] = [&batches[..2], &[], &batches[2..]].map(|b| stream(&schema, b));
     let wanted = ExpectedFeature {
@@ -304,7 +300,7 @@ fn concatenated_streams_are_predicted_independently() {
 fn output_that_is_not_a_number_is_an_error() {
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
-    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let trained = loaded(&made);
     tch::no_grad(|| {
         for (_, mut weights) in trained.variables() {
             let _ = weights.fill_(f64::NAN);
@@ -327,7 +323,7 @@ fn output_that_is_not_a_number_is_an_error() {
 fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
-    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let trained = loaded(&made);
     let (schema, batches) = batches(&made, "test");
     let whole = stream(&schema, &batches[..2]);
 
@@ -399,7 +395,7 @@ fn invalid_streams_have_distinct_errors() {
 
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
-    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let trained = loaded(&made);
     assert!(error(&trained, b"").starts_with(
         "the input is empty, not an Arrow IPC stream: use the output of `wavemill features"
     ));
@@ -408,13 +404,7 @@ fn invalid_streams_have_distinct_errors() {
     assert!(error(&trained, b"????????????").contains("in an unknown format"));
 
     let (schema, batches) = batches(&made, "test");
-    let bare = SchemaRef::new(
-        schema
-            .as_ref()
-            .clone()
-            .project(&[0, 2, 3])
-            .expect("columns"),
-    );
+    let bare = SchemaRef::new(schema.project(&[0, 2, 3]).expect("columns"));
     let bare_batch = batches[0].project(&[0, 2, 3]).expect("columns");
     assert!(
         error(&trained, &stream(&bare, &[bare_batch]))
@@ -434,17 +424,13 @@ fn invalid_streams_have_distinct_errors() {
 fn rows_of_another_feature_are_refused_by_both_names() {
     let alone = alone();
     let ours = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
-    let other = made(
-        &Fixture {
-            dtype: Dtype::F32,
-            ..fixture()
-        },
-        &config("lstm", &["genre"]),
-        0,
-        &alone,
-    );
+    let in_f32 = Fixture {
+        dtype: Dtype::F32,
+        ..fixture()
+    };
+    let other = made(&in_f32, &config("lstm", &["genre"]), 0, &alone);
 
-    let trained = TrainedModel::load(&ours.checkpoint, Device::Cpu).expect("a model");
+    let trained = loaded(&ours);
     let (schema, batches) = batches(&other, "test");
     let error = run_answer(&trained, &stream(&schema, &batches), TEST_OPTIONS)
         .0
@@ -469,7 +455,7 @@ fn models_with_metadata_inputs_are_rejected() {
         ("fusion", "artist and album"),
     ] {
         let made = made(&fixture(), &config(model, &["genre"]), 0, &alone);
-        let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
+        let trained = loaded(&made);
         let (schema, batches) = batches(&made, "test");
 
         let error = run_answer(&trained, &stream(&schema, &batches), TEST_OPTIONS)

@@ -343,14 +343,7 @@ mod tests {
             .collect();
 
         let config = Config::parse("", "the test", &sets).expect("a configuration");
-        let data = testing::opened(
-            &Fixture {
-                shape: [16, 24],
-                ..Fixture::default()
-            },
-            &config,
-            &folder,
-        );
+        let data = testing::opened(&small(), &config, &folder);
 
         let learner = Learner::new(&config, &data, &Solo, Device::Cpu).expect("a model");
         let per_rank = crate::run::normalizes_per_rank(&learner, &config, 2);
@@ -366,6 +359,18 @@ mod tests {
         Ok(data.warnings().join("; "))
     }
 
+    fn assert_says(said: &str, words: &str) {
+        assert!(said.contains(words), "{said}");
+    }
+
+    /// Returns the smallest rows that the models accept.
+    fn small() -> Fixture {
+        Fixture {
+            shape: [16, 24],
+            ..Fixture::default()
+        }
+    }
+
     #[test]
     fn one_class_among_training_rows_is_an_error_before_the_first_step() {
         let one_class = Fixture {
@@ -379,10 +384,8 @@ mod tests {
             ),
             "{said}"
         );
-        assert!(
-            said.contains("--target") && said.contains("--split"),
-            "{said}"
-        );
+        assert_says(&said, "--target");
+        assert_says(&said, "--split");
 
         let unlabelled = Fixture {
             unlabelled: 1,
@@ -396,9 +399,9 @@ mod tests {
 
         // Even clips have a second label, which distinguishes them from the others.
         let said = checked(&one_class, "genres_all").expect("a label that some rows have");
-        assert!(
-            said.contains("all training rows of genres_all with a label have Genre 0: a model can"),
-            "{said}"
+        assert_says(
+            &said,
+            "all training rows of genres_all with a label have Genre 0: a model can",
         );
 
         let one_row = Fixture {
@@ -407,9 +410,9 @@ mod tests {
             ..Fixture::default()
         };
         let said = checked(&one_row, "genres_all").expect_err("nothing to learn");
-        assert!(
-            said.contains("all 1 training rows with labels have the same ones, Genre 0, Even"),
-            "{said}"
+        assert_says(
+            &said,
+            "all 1 training rows with labels have the same ones, Genre 0, Even",
         );
     }
 
@@ -462,15 +465,13 @@ mod tests {
     fn a_split_that_lacks_classes_is_a_warning() {
         // With the split by artist, the validation split has only class 1 and the test split has only class 2.
         let said = checked(&Fixture::default(), "genre").expect("two classes");
-        assert!(
-            said.contains(
-                "all 8 validation rows of genre with a label are class 1: no score there"
-            ),
-            "{said}"
+        assert_says(
+            &said,
+            "all 8 validation rows of genre with a label are class 1: no score there",
         );
-        assert!(
-            said.contains("all 8 test rows of genre with a label are class 2: no score there"),
-            "{said}"
+        assert_says(
+            &said,
+            "all 8 test rows of genre with a label are class 2: no score there",
         );
 
         // With ten artists and four classes, the validation split has only even classes, and the test split only odd.
@@ -480,26 +481,19 @@ mod tests {
             ..Fixture::default()
         };
         let said = checked(&some, "genre").expect("four classes");
-        assert!(
-            said.contains("no test row of genre is class 0, class 2: no score there says"),
-            "{said}"
+        assert_says(
+            &said,
+            "no test row of genre is class 0, class 2: no score there says",
         );
 
         // The validation split has only even clips: all of them have the label Even, and none has Genre 1 or Genre 3.
-        assert!(
-            !checked(&some, "genres_all")
-                .expect("labels")
-                .contains("all training rows")
-        );
         let said = checked(&some, "genres_all").expect("labels");
-        assert!(
-            said.contains("all 9 validation rows of genres_all with a label have Even"),
-            "{said}"
+        assert!(!said.contains("all training rows"), "{said}");
+        assert_says(
+            &said,
+            "all 9 validation rows of genres_all with a label have Even",
         );
-        assert!(
-            said.contains("no validation row of genres_all is Genre 1, Genre 3"),
-            "{said}"
-        );
+        assert_says(&said, "no validation row of genres_all is Genre 1, Genre 3");
     }
 
     /// Returns the error for a store in which the only file of `split` is cut off in the middle.
@@ -508,12 +502,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let config = Config::parse("", "the test", &["data.skip_damaged=true".to_owned()])
             .expect("a configuration");
-        let fixture = Fixture {
-            shape: [16, 24],
-            ..Fixture::default()
-        };
-
-        let manifest = fixture.write(&folder.path().join("store"));
+        let manifest = small().write(&folder.path().join("store"));
         for file in manifest
             .files
             .iter()
@@ -571,13 +560,8 @@ mod tests {
     #[test]
     fn per_rank_batch_norm_is_warned_about_unless_frozen() {
         assert!(warnings_of("genregenie-cnn", &[]).contains("batch norm saw each rank's own rows"));
-        assert!(
-            !warnings_of(
-                "genregenie-cnn",
-                &["model.freeze=true", "model.init=weights"]
-            )
-            .contains("batch norm")
-        );
+        let frozen = ["model.freeze=true", "model.init=weights"];
+        assert!(!warnings_of("genregenie-cnn", &frozen).contains("batch norm"));
         assert!(!warnings_of("lstm", &[]).contains("batch norm"));
     }
 }

@@ -44,6 +44,22 @@ fn plan() -> LoaderPlan {
     }
 }
 
+/// Two rows per clip, some of which have no label.
+fn two_segments() -> Fixture {
+    Fixture {
+        segments: 2,
+        unlabelled: 5,
+        ..Fixture::default()
+    }
+}
+
+fn predictions_at(path: &Path) -> RowFilePaths {
+    RowFilePaths {
+        predictions: Some(path.to_owned()),
+        ..RowFilePaths::default()
+    }
+}
+
 fn write(made: &TrainedFixture, paths: &RowFilePaths) -> Vec<Predictions> {
     let about = RowFileMetadata::new(
         "lstm-1".to_owned(),
@@ -101,24 +117,9 @@ fn floats(batch: &RecordBatch, column: &str, row: usize) -> Vec<f32> {
 #[test]
 fn predictions_are_those_that_are_scored_row_by_row() {
     let alone = alone();
-    let made = made(
-        &Fixture {
-            segments: 2,
-            unlabelled: 5,
-            ..Fixture::default()
-        },
-        &config(),
-        4,
-        &alone,
-    );
+    let made = made(&two_segments(), &config(), 4, &alone);
     let path = made.folder.path().join("rows.parquet");
-    let scored = write(
-        &made,
-        &RowFilePaths {
-            predictions: Some(path.clone()),
-            ..RowFilePaths::default()
-        },
-    );
+    let scored = write(&made, &predictions_at(&path));
     assert_eq!(
         scored,
         predict(&made.learner, &made.data, &Solo, plan(), None).expect("answers"),
@@ -141,19 +142,12 @@ fn predictions_are_those_that_are_scored_row_by_row() {
     let mut right = 0;
     for (at, row) in scored[0].rows().enumerate() {
         assert_eq!(batch["clip_key"].as_string::<i32>().value(at), row.clip_key);
-        assert_eq!(
-            batch["segment"].as_primitive::<Int32Type>().value(at),
-            row.segment
-        );
-        assert_eq!(
-            batch["track_id"].as_primitive::<Int64Type>().value(at),
-            row.track_id
-        );
-        assert_eq!(
-            floats(&batch, "genre_probabilities", at),
-            row.probabilities,
-            "the same bits"
-        );
+        let segments = batch["segment"].as_primitive::<Int32Type>();
+        assert_eq!(segments.value(at), row.segment);
+        let track_ids = batch["track_id"].as_primitive::<Int64Type>();
+        assert_eq!(track_ids.value(at), row.track_id);
+        let probabilities = floats(&batch, "genre_probabilities", at);
+        assert_eq!(probabilities, row.probabilities, "the same bits");
         assert_eq!(predicted.value(at) as usize, likeliest(row.probabilities));
 
         match row.label {
@@ -193,13 +187,7 @@ fn several_labels_a_row_are_lists() {
     let made = made(&Fixture::default(), &config(), 4, &alone);
     let path = made.folder.path().join("rows.parquet");
 
-    let scored = write(
-        &made,
-        &RowFilePaths {
-            predictions: Some(path.clone()),
-            ..RowFilePaths::default()
-        },
-    );
+    let scored = write(&made, &predictions_at(&path));
     let (batch, _) = read(&path);
 
     let mut positive = 0;
@@ -217,13 +205,8 @@ fn several_labels_a_row_are_lists() {
         assert_eq!(ids.as_primitive::<Int32Type>().values(), &want);
 
         let above = row.probabilities.iter().filter(|p| **p >= 0.5).count();
-        assert_eq!(
-            batch["genres_all_predicted"]
-                .as_list::<i32>()
-                .value(at)
-                .len(),
-            above
-        );
+        let predicted = batch["genres_all_predicted"].as_list::<i32>();
+        assert_eq!(predicted.value(at).len(), above);
 
         positive += want.len();
     }
@@ -323,12 +306,7 @@ fn a_vector_that_is_no_number_has_no_place() {
 #[test]
 fn files_are_read_back_for_a_report() {
     let alone = alone();
-    let fixture = Fixture {
-        segments: 2,
-        unlabelled: 5,
-        ..Fixture::default()
-    };
-    let made = made(&fixture, &config(), 4, &alone);
+    let made = made(&two_segments(), &config(), 4, &alone);
     let folder = made.folder.path();
     let paths = RowFilePaths {
         predictions: Some(folder.join("predictions.parquet")),
@@ -373,17 +351,9 @@ fn files_are_read_back_for_a_report() {
 #[test]
 fn a_file_of_predictions_has_the_scores_of_the_model() {
     let alone = alone();
-    let fixture = Fixture {
-        segments: 2,
-        unlabelled: 5,
-        ..Fixture::default()
-    };
-    let made = made(&fixture, &config(), 4, &alone);
+    let made = made(&two_segments(), &config(), 4, &alone);
     let path = made.folder.path().join("predictions.parquet");
-    let paths = RowFilePaths {
-        predictions: Some(path.clone()),
-        ..RowFilePaths::default()
-    };
+    let paths = predictions_at(&path);
     let leaks = leaks(&made.data, Split::Training);
     let scored = scores(&write(&made, &paths), &leaks, 3).expect("labels");
 

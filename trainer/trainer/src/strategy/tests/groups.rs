@@ -169,6 +169,17 @@ fn refusals(ranks: Vec<Ranks>, fingerprint: impl Fn(usize) -> Fingerprint + Sync
         .collect()
 }
 
+fn assert_all_say(errors: &[String], words: &str) {
+    let all_say = errors.iter().all(|error| error.contains(words));
+    assert!(all_say, "{errors:?}");
+}
+
+/// Waits for a message of the watchdog.
+fn told(heard: &Receiver<String>) -> String {
+    let message = heard.recv_timeout(Duration::from_secs(9));
+    message.expect("the watchdog")
+}
+
 #[test]
 fn ranks_that_differ_all_stop_at_the_start_with_rank_field_and_both_values() {
     fn change(field: &str, rank: usize) -> Fingerprint {
@@ -196,12 +207,7 @@ fn ranks_that_differ_all_stop_at_the_start_with_rank_field_and_both_values() {
             change(field, if rank == 2 { 2 } else { 0 })
         });
 
-        for error in &all {
-            assert!(
-                error.contains(&format!("rank 2 has {field} r2, rank 0 has r0")),
-                "{all:?}"
-            );
-        }
+        assert_all_say(&all, &format!("rank 2 has {field} r2, rank 0 has r0"));
     }
 }
 
@@ -210,11 +216,7 @@ fn a_rank_that_counts_another_number_of_ranks_is_named() {
     let mut ranks = world(2);
     ranks[1].world_size = 4;
     let all = refusals(ranks, |_| fingerprint());
-    assert!(
-        all.iter()
-            .all(|error| error.contains("rank 1 has WORLD_SIZE 4, rank 0 has 2")),
-        "{all:?}"
-    );
+    assert_all_say(&all, "rank 1 has WORLD_SIZE 4, rank 0 has 2");
 }
 
 #[test]
@@ -226,11 +228,7 @@ fn missing_rank_is_named_to_all_others() {
     }
 
     let all = refusals(ranks, |_| fingerprint());
-    assert!(
-        all.iter()
-            .all(|error| error.contains("did not connect to rank 0 within 1 s: 2;")),
-        "{all:?}"
-    );
+    assert_all_say(&all, "did not connect to rank 0 within 1 s: 2;");
 }
 
 #[test]
@@ -238,11 +236,7 @@ fn duplicate_ranks_are_rejected() {
     let mut ranks = world(3);
     ranks[2].rank = 1;
     let all = refusals(ranks, |_| fingerprint());
-    assert!(
-        all.iter()
-            .all(|error| error.contains("two processes claim to be rank 1")),
-        "{all:?}"
-    );
+    assert_all_say(&all, "two processes claim to be rank 1");
 }
 
 #[test]
@@ -280,15 +274,10 @@ fn unrelated_connections_are_ignored() {
     other.token = "another job".to_owned();
     other.join_timeout = Duration::from_secs(1);
 
+    let take_part = |group: RingGroup, _| group.barrier().and_then(|()| group.finish()).is_ok();
     let (first, second) = (ranks[0].clone(), ranks[1].clone());
     let (here, joined) = std::thread::scope(|scope| {
-        let host = scope.spawn(|| {
-            each_join(
-                vec![first],
-                |_| fingerprint(),
-                |group, _| group.barrier().and_then(|()| group.finish()).is_ok(),
-            )
-        });
+        let host = scope.spawn(|| each_join(vec![first], |_| fingerprint(), take_part));
 
         let silent = std::iter::repeat_with(|| TcpStream::connect(address))
             .find_map(Result::ok)
@@ -305,11 +294,7 @@ fn unrelated_connections_are_ignored() {
             "{turned_away:?}"
         );
 
-        let guest = each_join(
-            vec![second],
-            |_| fingerprint(),
-            |group, _| group.barrier().and_then(|()| group.finish()).is_ok(),
-        );
+        let guest = each_join(vec![second], |_| fingerprint(), take_part);
 
         drop((silent, talker));
         (host.join().expect("no panic"), guest)
@@ -333,12 +318,7 @@ fn silently_lost_rank_is_reported_to_all_others() {
             }
 
             let error = group.barrier().expect_err("one is missing").to_string();
-            Some((
-                heard
-                    .recv_timeout(Duration::from_secs(9))
-                    .expect("the watchdog"),
-                error,
-            ))
+            Some((told(&heard), error))
         },
     );
 
@@ -366,11 +346,7 @@ fn error_message_of_a_failed_rank_reaches_all_others() {
                     return None;
                 }
 
-                Some(
-                    heard
-                        .recv_timeout(Duration::from_secs(9))
-                        .expect("the watchdog"),
-                )
+                Some(told(&heard))
             },
         );
 
