@@ -72,6 +72,19 @@ const METHODS: [&str; 9] = [
 /// Number of steps that are tested as the only stop of a run.
 const STOPS: usize = 50;
 
+/// Returns the smallest rows that the model accepts.
+fn small() -> Fixture {
+    Fixture {
+        shape: [16, 24],
+        ..Fixture::default()
+    }
+}
+
+fn config_with(sets: &[&str]) -> Config {
+    let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+    Config::parse(CONFIG, "the test", &sets).expect("a configuration")
+}
+
 struct Scene {
     folder: TempDir,
     data: Arc<Dataset>,
@@ -90,8 +103,7 @@ impl Scene {
         tch::set_num_threads(1);
 
         let folder = tempfile::tempdir().expect("a folder");
-        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
-        let config = Config::parse(CONFIG, "the test", &sets).expect("a configuration");
+        let config = config_with(sets);
         fixture.write(&folder.path().join("store"));
         let store = Store::open(&folder.path().join("store"), None).expect("a store");
         let data = Dataset::open(store, &config.data, Needs::default()).expect("a dataset");
@@ -134,21 +146,22 @@ impl Scene {
         resume: bool,
         stop: bool,
     ) -> Result<FitOutcome, TrainError> {
-        let job = Job {
-            config,
-            folder: run.path().to_owned(),
-            resume,
-            device: Device::Cpu,
-            readers: 1,
-            prefetch_batches: 2,
-            test: true,
-            profile_steps: 0,
-            keep_going: None,
-        };
-
+        let job = job(config, run, resume);
         let monitor = RunMonitor::default();
         monitor.stop.store(stop, Ordering::Relaxed);
         run::fit(&job, data, &Solo, &monitor)
+    }
+
+    /// Trains a run to its end.
+    fn train(&self, config: &Config, run: &RunDir) -> FitOutcome {
+        let fitted = self.fit_as(config.clone(), run, false, false);
+        fitted.expect("to the end")
+    }
+
+    /// Resumes a run, and trains it to its end.
+    fn resume(&self, config: &Config, run: &RunDir) -> FitOutcome {
+        let fitted = self.fit_as(config.clone(), run, true, false);
+        fitted.expect("to the end")
     }
 
     /// Returns the keys of the rows in a range of batches of the first epoch, over all ranks.
@@ -175,6 +188,20 @@ impl Scene {
         }
 
         keys
+    }
+}
+
+fn job(config: Config, run: &RunDir, resume: bool) -> Job {
+    Job {
+        config,
+        folder: run.path().to_owned(),
+        resume,
+        device: Device::Cpu,
+        readers: 1,
+        prefetch_batches: 2,
+        test: true,
+        profile_steps: 0,
+        keep_going: None,
     }
 }
 
@@ -255,21 +282,15 @@ fn stopped_after_each(scene: &Scene, config: &Config, steps: u64) -> RunDir {
             "{error}"
         );
     }
-    scene
-        .fit_as(config.clone(), &halting, true, false)
-        .expect("to the end");
+    scene.resume(config, &halting);
     halting
 }
 
 #[test]
 fn with_every_method_a_run_stopped_after_each_step_ends_with_the_same_bits() {
-    let fixture = Fixture {
-        shape: [16, 24],
-        ..Fixture::default()
-    };
-    let scene = Scene::with(&fixture, &METHODS);
+    let scene = Scene::with(&small(), &METHODS);
     let whole = scene.run("whole");
-    scene.fit(&whole, false, false).expect("to the end");
+    scene.train(&scene.config, &whole);
 
     let halting = stopped_after_each(&scene, &scene.config, state(&whole).step);
     assert!(left_by(&halting) == left_by(&whole) && figures(&halting) == figures(&whole));
@@ -277,17 +298,11 @@ fn with_every_method_a_run_stopped_after_each_step_ends_with_the_same_bits() {
 
 #[test]
 fn the_model_of_a_checkpoint_is_the_moving_average_of_the_trained_weights() {
-    let fixture = Fixture {
-        shape: [16, 24],
-        ..Fixture::default()
-    };
     let decay = 0.8;
-    let scene = Scene::with(
-        &fixture,
-        &["train.ema_decay=0.8", "train.checkpoint_steps=1"],
-    );
+    let sets = ["train.ema_decay=0.8", "train.checkpoint_steps=1"];
+    let scene = Scene::with(&small(), &sets);
     let run = scene.run("whole");
-    scene.fit(&run, false, false).expect("to the end");
+    scene.train(&scene.config, &run);
     let tensors = |step: u64| {
         let path = run.checkpoints().join(format!("step-{step:08}"));
         checkpoint::read_tensors(&path).expect("tensors")
@@ -311,11 +326,10 @@ fn the_model_of_a_checkpoint_is_the_moving_average_of_the_trained_weights() {
 fn stopped_after_any_step_a_run_ends_with_the_same_bits() {
     let scene = Scene::new(&Fixture {
         clips: 200,
-        shape: [16, 24],
-        ..Fixture::default()
+        ..small()
     });
     let whole = scene.run("whole");
-    scene.fit(&whole, false, false).expect("to the end");
+    scene.train(&scene.config, &whole);
     let (wanted, wanted_figures) = (left_by(&whole), figures(&whole));
     let steps = state(&whole).step;
     assert!(steps >= STOPS as u64, "{steps} steps");
@@ -330,7 +344,7 @@ fn stopped_after_any_step_a_run_ends_with_the_same_bits() {
 
     for &step in &order[..STOPS] {
         let run = stopped_at(&scene, &halting, step);
-        scene.fit(&run, true, false).expect("to the end");
+        scene.resume(&scene.config, &run);
         assert!(left_by(&run) == wanted, "stopped after step {step}");
 
         let [mut got, mut want] = [figures(&run), wanted_figures.clone()];
@@ -344,47 +358,33 @@ fn stopped_after_any_step_a_run_ends_with_the_same_bits() {
 
 #[test]
 fn a_run_that_came_to_its_end_stays_there_unless_more_is_asked_for() {
-    let scene = Scene::new(&Fixture {
-        shape: [16, 24],
-        ..Fixture::default()
-    });
+    let scene = Scene::new(&small());
     let run = scene.run("ended");
 
     // With this learning rate, no weight changes, so the validation scores change only through the statistics of batch
     // norm.
-    let sets = ["optimizer.lr=1e-30", "train.early_stop=1", "train.epochs=9"].map(str::to_owned);
-    let config = Config::parse(CONFIG, "the test", &sets).expect("a configuration");
+    let config = config_with(&["optimizer.lr=1e-30", "train.early_stop=1", "train.epochs=9"]);
 
-    scene
-        .fit_as(config.clone(), &run, false, false)
-        .expect("to the end");
+    scene.train(&config, &run);
     let (wanted, epochs) = (left_by(&run), state(&run).epoch);
     assert!(epochs < 9, "it ended early");
 
-    scene
-        .fit_as(config.clone(), &run, true, false)
-        .expect("to the end");
+    scene.resume(&config, &run);
     assert!(left_by(&run) == wanted);
 
     let mut more = config;
     more.train.epochs = 10;
-    scene.fit_as(more, &run, true, false).expect("to the end");
+    scene.resume(&more, &run);
     assert!(state(&run).epoch > epochs);
 }
 
 #[test]
 fn stopped_in_the_last_of_its_steps_a_run_still_ends_its_epoch() {
-    let scene = Scene::new(&Fixture {
-        shape: [16, 24],
-        ..Fixture::default()
-    });
-    let config =
-        Config::parse(CONFIG, "the test", &["train.steps=5".to_owned()]).expect("a configuration");
+    let scene = Scene::new(&small());
+    let config = config_with(&["train.steps=5"]);
 
     let whole = scene.run("five");
-    scene
-        .fit_as(config.clone(), &whole, false, false)
-        .expect("to the end");
+    scene.train(&config, &whole);
 
     let halting = stopped_after_each(&scene, &config, 5);
     assert!(left_by(&halting) == left_by(&whole) && figures(&halting) == figures(&whole));
@@ -393,27 +393,17 @@ fn stopped_in_the_last_of_its_steps_a_run_still_ends_its_epoch() {
 
 #[test]
 fn more_epochs_are_kept_by_a_run_that_is_killed_before_its_next_checkpoint() {
-    let scene = Scene::new(&Fixture {
-        shape: [16, 24],
-        ..Fixture::default()
-    });
+    let scene = Scene::new(&small());
     let run = scene.run("killed");
-    scene.fit(&run, false, false).expect("to the end");
+    scene.train(&scene.config, &run);
 
     let mut more = scene.config.clone();
     more.train.epochs = 3;
     let killed = Job {
-        config: more.clone(),
-        folder: run.path().to_owned(),
-        resume: true,
-        device: Device::Cpu,
-        readers: 1,
-        prefetch_batches: 2,
-        test: true,
-        profile_steps: 0,
         keep_going: Some(Box::new(|_| {
             panic!("killed before the checkpoint of the third epoch")
         })),
+        ..job(more.clone(), &run, true)
     };
 
     let monitor = RunMonitor::default();
@@ -432,14 +422,7 @@ fn more_epochs_are_kept_by_a_run_that_is_killed_before_its_next_checkpoint() {
         toml::to_string(&more).expect("TOML")
     );
 
-    assert_eq!(
-        scene
-            .fit_as(more, &run, true, false)
-            .expect("to the end")
-            .result
-            .epochs,
-        3
-    );
+    assert_eq!(scene.resume(&more, &run).result.epochs, 3);
 }
 
 #[test]
@@ -450,9 +433,8 @@ fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
     }
 
     let scene = Scene::new(&Fixture {
-        shape: [16, 24],
         shard_clips: 4,
-        ..Fixture::default()
+        ..small()
     });
 
     let mut config = scene.config.clone();
@@ -460,84 +442,63 @@ fn within_an_epoch_a_run_goes_on_only_over_the_files_that_it_had() {
     let root = scene.folder.path().join("store");
 
     let run = scene.run("damaged");
-    scene
-        .fit_over(
-            &open(&root, &config.data),
-            config.clone(),
-            &run,
-            false,
-            true,
-        )
-        .expect_err("stopped");
+    let fit = |config: &Config, resume, stop| {
+        let data = open(&root, &config.data);
+        scene.fit_over(&data, config.clone(), &run, resume, stop)
+    };
+    fit(&config, false, true).expect_err("stopped");
     assert_eq!((state(&run).batch, state(&run).lost), (1, Some(Vec::new())));
 
     let store = scene.data.store();
-    let of_test = store
-        .manifest()
-        .files_of("log_mel")
-        .last()
-        .expect("a file of test");
-    let bytes = fs::read(store.path(of_test).expect("a path")).expect("a file");
-    fs::write(
-        store.path(of_test).expect("a path"),
-        &bytes[..bytes.len() / 2],
-    )
-    .expect("room");
-    let stopped = scene
-        .fit_over(&open(&root, &config.data), config.clone(), &run, true, true)
-        .expect_err("stopped")
-        .to_string();
-    assert!(
-        stopped.starts_with("stopped at step 2")
-            && state(&run).lost == Some(vec![of_test.path.clone()]),
-        "{stopped}"
-    );
-    fs::write(store.path(of_test).expect("a path"), &bytes).expect("room");
+    let files: Vec<_> = store.manifest().files_of("log_mel").collect();
+    let of_test = files.last().expect("a file of test");
+    let halved = Halved::new(&store.path(of_test).expect("a path"));
+    let stopped = fit(&config, true, true).expect_err("stopped").to_string();
+    assert!(stopped.starts_with("stopped at step 2"), "{stopped}");
+    assert_eq!(state(&run).lost, Some(vec![of_test.path.clone()]));
+    drop(halved);
 
-    let entry = store
-        .manifest()
-        .files_of("log_mel")
-        .next()
-        .expect("a file of training");
-    let bytes = fs::read(store.path(entry).expect("a path")).expect("a file");
-    fs::write(
-        store.path(entry).expect("a path"),
-        &bytes[..bytes.len() / 2],
-    )
-    .expect("room");
-    let refused = scene
-        .fit_over(
-            &open(&root, &config.data),
-            config.clone(),
-            &run,
-            true,
-            false,
-        )
-        .expect_err("another order")
-        .to_string();
+    let entry = files.first().expect("a file of training");
+    let path = store.path(entry).expect("a path");
+    let halved = Halved::new(&path);
+    let refused = fit(&config, true, false).expect_err("another order");
+    let refused = refused.to_string();
     assert!(
         refused.contains(&entry.path) && refused.contains("from the middle of epoch 1"),
         "{refused}"
     );
+    drop(halved);
 
-    fs::write(store.path(entry).expect("a path"), &bytes).expect("room");
     let mut one = config.clone();
     one.train.epochs = 1;
-    scene
-        .fit_over(&open(&root, &config.data), one, &run, true, false)
-        .expect("the same files");
-    fs::write(
-        store.path(entry).expect("a path"),
-        &bytes[..bytes.len() / 2],
-    )
-    .expect("room");
-    scene
-        .fit_over(&open(&root, &config.data), config, &run, true, false)
-        .expect("an epoch of its own");
-    assert_eq!(
-        (state(&run).epoch, state(&run).lost),
-        (2, Some(vec![entry.path.clone()]))
-    );
+    fit(&one, true, false).expect("the same files");
+    let _halved = Halved::new(&path);
+    fit(&config, true, false).expect("an epoch of its own");
+    let lost = Some(vec![entry.path.clone()]);
+    assert_eq!((state(&run).epoch, state(&run).lost), (2, lost));
+}
+
+/// A file that is cut in half until this value is dropped.
+struct Halved {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Halved {
+    fn new(path: &Path) -> Self {
+        let bytes = fs::read(path).expect("a file");
+        fs::write(path, &bytes[..bytes.len() / 2]).expect("room");
+        Self {
+            path: path.to_owned(),
+            bytes,
+        }
+    }
+}
+
+impl Drop for Halved {
+    fn drop(&mut self) {
+        fs::write(&self.path, &self.bytes).expect("room");
+    }
 }
 
 #[test]
@@ -559,85 +520,46 @@ fn a_longer_run_counts_its_test_scores_and_one_at_its_end_asks_no_more() {
         (fitted.result.test_asked, fitted.result.epochs, notes.len())
     }
 
-    let scene = Scene::new(&Fixture {
-        shape: [16, 24],
-        ..Fixture::default()
-    });
+    let scene = Scene::new(&small());
     let run = scene.run("longer");
 
-    assert_eq!(
-        asked(scene.fit(&run, false, false).expect("to the end")),
-        (1, 2, 0)
-    );
+    assert_eq!(asked(scene.train(&scene.config, &run)), (1, 2, 0));
 
     let mut more = scene.config.clone();
     more.train.epochs = 3;
-    assert_eq!(
-        asked(
-            scene
-                .fit_as(more.clone(), &run, true, false)
-                .expect("to the end")
-        ),
-        (2, 3, 1)
-    );
+    assert_eq!(asked(scene.resume(&more, &run)), (2, 3, 1));
     assert_eq!(
         run.read_config().expect("a file"),
         toml::to_string(&more).expect("TOML")
     );
 
     let wanted = left_by(&run);
-    assert_eq!(
-        asked(
-            scene
-                .fit_as(more.clone(), &run, true, false)
-                .expect("to the end")
-        ),
-        (2, 3, 1)
-    );
+    assert_eq!(asked(scene.resume(&more, &run)), (2, 3, 1));
     assert!(left_by(&run) == wanted);
 
     // If the result file is missing, the resumed run writes it again.
     fs::remove_file(run.result()).expect("a file");
-    assert_eq!(
-        asked(scene.fit_as(more, &run, true, false).expect("to the end")),
-        (1, 3, 0)
-    );
+    assert_eq!(asked(scene.resume(&more, &run)), (1, 3, 0));
 }
 
 #[test]
 fn a_loss_out_of_all_proportion_is_noted_in_the_result() {
-    let scene = Scene::new(&Fixture {
-        shape: [16, 24],
-        ..Fixture::default()
-    });
+    let scene = Scene::new(&small());
     let run = scene.run("diverges");
-    let sets = ["optimizer.lr=100", "optimizer.clip_norm=1e9"].map(str::to_owned);
-    let config = Config::parse(CONFIG, "the test", &sets).expect("a configuration");
+    let config = config_with(&["optimizer.lr=100", "optimizer.clip_norm=1e9"]);
 
-    let fitted = scene
-        .fit_as(config, &run, false, false)
-        .expect("finite to the end");
+    let fitted = scene.train(&config, &run);
 
-    assert!(
-        fitted
-            .result
-            .warnings
-            .iter()
-            .any(|line| line.contains("diverges")),
-        "{:?}",
-        fitted.result.warnings
-    );
+    let warnings = &fitted.result.warnings;
+    let is_told = warnings.iter().any(|line| line.contains("diverges"));
+    assert!(is_told, "{warnings:?}");
 }
 
 #[test]
 fn an_update_that_overflows_is_divergence_also_in_the_last_step_of_an_epoch() {
-    let scene = Scene::new(&Fixture {
-        shape: [16, 24],
-        ..Fixture::default()
-    });
+    let scene = Scene::new(&small());
     let run = scene.run("infinite");
-    let sets = ["optimizer.lr=1e38", "data.batch_size=1000"].map(str::to_owned);
-    let config = Config::parse(CONFIG, "the test", &sets).expect("a configuration");
+    let config = config_with(&["optimizer.lr=1e38", "data.batch_size=1000"]);
 
     let error = scene
         .fit_as(config, &run, false, false)
@@ -652,12 +574,9 @@ fn an_update_that_overflows_is_divergence_also_in_the_last_step_of_an_epoch() {
 
 #[test]
 fn without_its_best_checkpoint_a_run_comes_to_its_end_and_says_so() {
-    let scene = Scene::new(&Fixture {
-        shape: [16, 24],
-        ..Fixture::default()
-    });
+    let scene = Scene::new(&small());
     let run = scene.run("lost");
-    scene.fit(&run, false, false).expect("to the end");
+    scene.train(&scene.config, &run);
 
     // Simulate that an earlier checkpoint was the best one and that a user has removed it.
     let path = last(&run).join("state.json");
@@ -669,25 +588,16 @@ fn without_its_best_checkpoint_a_run_comes_to_its_end_and_says_so() {
 
     let mut more = scene.config.clone();
     more.train.epochs = 3;
-    let fitted = scene.fit_as(more, &run, true, false).expect("to the end");
+    let fitted = scene.resume(&more, &run);
 
-    assert!(
-        fitted
-            .result
-            .warnings
-            .iter()
-            .any(|line| line.contains("best epoch")),
-        "{:?}",
-        fitted.result.warnings
-    );
+    let warnings = &fitted.result.warnings;
+    let is_told = warnings.iter().any(|line| line.contains("best epoch"));
+    assert!(is_told, "{warnings:?}");
 }
 
 #[test]
 fn on_any_number_of_ranks_the_rows_that_are_left_are_those_that_were_not_seen() {
-    let scene = Scene::new(&Fixture {
-        shape: [16, 24],
-        ..Fixture::default()
-    });
+    let scene = Scene::new(&small());
     let run = scene.run("stopped");
 
     for step in 0..5 {
