@@ -767,7 +767,7 @@ fn tables_read_keys_and_splits_from_columns() {
     .unwrap();
     let catalog = run(&recipe, &path).unwrap();
 
-    assert_eq!(sides(&catalog), ["train", "none"]);
+    assert_eq!(splits(&catalog), ["train", "none"]);
 
     assert_eq!(
         catalog.warnings,

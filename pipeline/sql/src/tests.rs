@@ -604,7 +604,9 @@ fn operators_that_copy_long_texts_are_refused() {
             .replace("{each}", &each.join(" + "));
         let (text, kind) = error(&session, &sql);
         assert!(
-            text.starts_with(operator) && text.contains("longest value of column ") && kind == Kind::Usage,
+            text.starts_with(operator)
+                && text.contains("longest value of column ")
+                && kind == Kind::Usage,
             "{sql}: {text}"
         );
     }

@@ -24,7 +24,6 @@ use wavemill_schemas::tables::TENSOR_KEY;
 use wavemill_schemas::tensor_arrays::tensor_bytes;
 use wavemill_schemas::text::panic_message;
 
-
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     /// Key of the row's clip.
