@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bzip2::bufread::BzDecoder;
 use flate2::{Crc, Decompress, FlushDecompress, Status};
-use wavemill_remote::Object;
+use wavemill_reader::remote::Object;
 
 use super::bytes_at::{Ahead, BytesAt, Section, is_of_machine};
 use super::directory::u16_at;

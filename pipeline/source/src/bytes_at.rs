@@ -8,7 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wavemill_remote::{Object, RemoteError};
+use wavemill_reader::RemoteError;
+use wavemill_reader::remote::Object;
 
 /// Bytes that any thread can read by position.
 pub(super) trait BytesAt: Debug + Send + Sync {

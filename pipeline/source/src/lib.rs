@@ -18,7 +18,8 @@ mod zipped;
 
 pub use bytes_at::is_of_machine;
 pub use keys::Media;
-use wavemill_remote::{Object, Remote, RemoteError};
+use wavemill_reader::RemoteError;
+use wavemill_reader::remote::{Object, Remote};
 use wavemill_schemas::exit::{Classified, Kind, PlainError};
 use wavemill_schemas::input::InputId;
 use wavemill_schemas::local_path::scheme;

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::Crc;
-use wavemill_remote::Object;
+use wavemill_reader::remote::Object;
 use wavemill_schemas::durable::if_there;
 use wavemill_schemas::local_path::scheme;
 

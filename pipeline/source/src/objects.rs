@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use wavemill_remote::{Found, Remote};
+use wavemill_reader::remote::{Found, Remote};
 use wavemill_schemas::input::{InputId, Stamp};
 
 use super::keys::{Media, root_len};

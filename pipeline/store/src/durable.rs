@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use wavemill_reader::leads_nowhere;
 use wavemill_schemas::durable::{self, TemporaryPath, folder_of, random_token};
-use wavemill_versions::leads_nowhere;
 
 use super::StoreError;
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
+use wavemill_reader::{REMOVING_SUFFIX, is_of_plan, list};
 use wavemill_schemas::manifest::Manifest;
-use wavemill_versions::{REMOVING_SUFFIX, is_of_plan, list};
 
 use super::durable::{if_there, settle};
 use super::history::RUNS_FOLDER;

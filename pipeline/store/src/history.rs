@@ -7,8 +7,8 @@ use std::fs;
 use arrow::array::temporal_conversions::timestamp_ms_to_datetime;
 use serde::Serialize;
 use serde_json::Value;
+use wavemill_reader::read_plain;
 use wavemill_schemas::manifest::{Manifest, remedy_of_format};
-use wavemill_versions::read_plain;
 
 use super::diff::Diff;
 use super::{Store, StoreError, Tags};

@@ -40,9 +40,9 @@ pub use resume::{Decision, VersionInputs, is_lost};
 pub use tags::{TagReport, Tags};
 pub use verify::has_footer;
 /// The version that precedes a new version.
-pub use wavemill_versions::CommittedVersion as Parent;
-use wavemill_versions::Mirror;
-pub use wavemill_versions::{
+pub use wavemill_reader::CommittedVersion as Parent;
+use wavemill_reader::Mirror;
+pub use wavemill_reader::{
     Purpose, RemoteError, StoreError, StoreFolder, StorePlace, leads_nowhere, traffic,
 };
 

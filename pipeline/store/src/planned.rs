@@ -22,12 +22,12 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use wavemill_reader::{list, read_plain};
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::durable::random_token;
 use wavemill_schemas::exit;
 use wavemill_schemas::input::{InputId, Stamp};
 use wavemill_schemas::manifest::{FileEntry, from_sealed, sealed};
-use wavemill_versions::{list, read_plain};
 
 use super::durable::{if_there, make_folder, remove_file, remove_folder, write_renamed};
 use super::shards::write_table;

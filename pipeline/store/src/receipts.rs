@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use wavemill_reader::{REMOVING_SUFFIX, list, read_plain};
 use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{Engine, Identity, ManifestError, Receipt, from_sealed, sealed};
-use wavemill_versions::{REMOVING_SUFFIX, list, read_plain};
 
 use super::durable::{
     if_there, is_temporary, put_absent, remove_file, remove_folder, settle, sync_around,

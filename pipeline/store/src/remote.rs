@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 
+use wavemill_reader::{Purpose, StoreFolder, hash_file, leads_nowhere};
 use wavemill_schemas::manifest::{FileEntry, Manifest, Receipt};
-use wavemill_versions::{Purpose, StoreFolder, hash_file, leads_nowhere};
 
 use super::durable::{remove_file, write_renamed};
 use super::history::RUNS_FOLDER;

@@ -7,13 +7,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
+use wavemill_reader::{RemoteError, VERSION_MAX, hash_file};
 use wavemill_schemas::durable::{folder_of, make_folder};
 use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{
     AUDIO_STEP, Engine, FileEntry, Identity, Manifest, Receipt, TargetEntry,
 };
 use wavemill_schemas::recipe::Recipe;
-use wavemill_versions::{RemoteError, VERSION_MAX, hash_file};
 
 use super::diff::recipe_changes;
 use super::durable;

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
+use wavemill_reader::list;
 use wavemill_schemas::version_name::{TagName, VersionName, tag_text};
-use wavemill_versions::list;
 
 use super::durable::{sync_folder, write_renamed};
 use super::{Access, Store, StoreError};

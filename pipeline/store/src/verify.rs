@@ -7,11 +7,11 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use serde::Serialize;
+use wavemill_reader::{LINK_PROBLEM, RemoteError, hash_file, list};
 use wavemill_runtime::panics;
 use wavemill_runtime::parallel::in_parts;
 use wavemill_schemas::exit;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
-use wavemill_versions::{LINK_PROBLEM, RemoteError, hash_file, list};
 
 use super::compare::{self, FileFacts};
 use super::{Store, StoreError};

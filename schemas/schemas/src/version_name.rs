@@ -2,7 +2,7 @@
 //!
 //! A tag is a file next to the versions, [`TAGS_FOLDER`]`/NAME`, that contains a version number and its checksum. Tags are
 //! not part of a version: a tag can be moved to another version, while a number always refers to the same one. The
-//! crate `versions` reads these files and `store` writes them; this module defines their names and their content.
+//! crate `reader` reads these files and `store` writes them; this module defines their names and their content.
 
 use std::fmt;
 use std::str::FromStr;

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use parquet::errors::ParquetError;
+use wavemill_reader::{RemoteError, StoreError};
 use wavemill_schemas::exit::{Classified, Kind, PlainError};
-use wavemill_versions::{RemoteError, StoreError};
 
 /// The error type of this crate.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
-use wavemill_versions::StreamedFile;
+use wavemill_reader::StreamedFile;
 
 use crate::DatasetError;
 

@@ -18,6 +18,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use half::f16;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
+use wavemill_reader::layout;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::columns::RowFacts;
 use wavemill_schemas::manifest::{
@@ -27,7 +28,6 @@ use wavemill_schemas::recipe::{Compression, Dtype, Layout, Recipe, ShardSpec};
 use wavemill_schemas::row_arrays::{self, Row};
 use wavemill_schemas::split::Split;
 use wavemill_schemas::{FORMAT_VERSION, canonical, tables, tensor_arrays};
-use wavemill_versions::layout;
 
 /// The name of the feature.
 pub(crate) const FEATURE: &str = "log_mel";

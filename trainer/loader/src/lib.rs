@@ -49,5 +49,5 @@ pub use plan::LoaderPlan;
 pub use rows::{RowGroup, Rows};
 pub use spec::{InputSpec, MetadataColumn};
 pub use store::Store;
+pub use wavemill_reader::{StorePlace, Traffic, traffic};
 pub use wavemill_schemas::split::Split;
-pub use wavemill_versions::{StorePlace, Traffic, traffic};

@@ -2,12 +2,12 @@
 //! rows.
 //!
 //! Supports only the pages that wavemill writes: data pages V1 of a required column in plain encoding, which have
-//! neither levels nor a dictionary (see [`wavemill_versions::layout`]). Other pages are read differently.
+//! neither levels nor a dictionary (see [`wavemill_reader::layout`]). Other pages are read differently.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use wavemill_versions::layout::{DATA_PAGE, PageHeader, page_checksum};
+use wavemill_reader::layout::{DATA_PAGE, PageHeader, page_checksum};
 use zstd::bulk::Decompressor;
 
 /// The position of a row in its Parquet page.

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
-use wavemill_versions::StreamedFile;
-use wavemill_versions::layout::{self, Page, PageForm};
+use wavemill_reader::StreamedFile;
+use wavemill_reader::layout::{self, Page, PageForm};
 
 use crate::DatasetError;
 use crate::arrow_column::ArrowColumn;

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::reader::ChunkReader;
+use wavemill_reader::hash_reader;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::tables;
-use wavemill_versions::hash_reader;
 
 use crate::file::{Chunks, FeatureFile};
 use crate::{DatasetError, Store};

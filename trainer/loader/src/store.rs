@@ -15,11 +15,11 @@ use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Int64Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use wavemill_schemas::manifest::{FeatureEntry, FileEntry, Manifest};
-use wavemill_schemas::version_name::VersionName;
-use wavemill_versions::{
+use wavemill_reader::{
     CommittedVersion, RemoteError, StoreError, StoreFolder, continue_in_background, hash_reader,
 };
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry, Manifest};
+use wavemill_schemas::version_name::VersionName;
 
 use crate::DatasetError;
 use crate::file::FeatureFile;

@@ -16,7 +16,7 @@ use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
-use wavemill_versions::layout::{DICTIONARY_PAGE, PageHeader};
+use wavemill_reader::layout::{DICTIONARY_PAGE, PageHeader};
 
 /// A page with its checksum, as written to the file.
 #[derive(Debug)]

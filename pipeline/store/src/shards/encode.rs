@@ -11,6 +11,7 @@ use parquet::arrow::arrow_writer::{ArrowWriter, compute_leaves};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
+use wavemill_reader::layout;
 use wavemill_runtime::budget::{BusyGuard, Permit};
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::manifest::{FeatureEntry, Partial, TargetEntry};
@@ -18,7 +19,6 @@ use wavemill_schemas::recipe::{Dtype, Layout, ShardSpec};
 use wavemill_schemas::row_arrays::{self, Row, int_lists};
 use wavemill_schemas::tables;
 use wavemill_schemas::tensor_arrays::numbers;
-use wavemill_versions::layout;
 
 use super::checksums::{ChecksummedChunk, ChecksummedColumn};
 use super::rows::FeatureRow;

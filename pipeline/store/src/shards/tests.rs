@@ -329,7 +329,7 @@ fn a_file_that_two_writers_write_at_once_is_whole() {
     assert_eq!(first, second);
 
     let path = folder.path().join(&first.path);
-    let hash = wavemill_versions::hash_file(&path).expect("a readable file");
+    let hash = wavemill_reader::hash_file(&path).expect("a readable file");
     assert_eq!(hash, first.blake3);
 
     let folder = path.parent().expect("a parent");

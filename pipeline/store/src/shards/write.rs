@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 
+use wavemill_reader::layout::next_group;
 use wavemill_runtime::budget::ByteBudget;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::{FileEntry, Partial, Receipt};
 use wavemill_schemas::reject::Reject;
 use wavemill_schemas::split::Split;
-use wavemill_versions::layout::next_group;
 
 use super::encode::{EncodedGroup, Format, RowGroup};
 use super::file::ParquetFile;

@@ -10,10 +10,10 @@ use object_store::path::Path as ObjectPath;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 use url::{Position, Url};
 
-use crate::connection::Connector;
-use crate::limits::Limits;
-use crate::listing::CheckedLists;
-use crate::{RemoteError, runtime};
+use crate::remote::connection::Connector;
+use crate::remote::limits::Limits;
+use crate::remote::listing::CheckedLists;
+use crate::remote::{RemoteError, runtime};
 
 /// Longest pause before a request is repeated: the time that is lost after the server is there again.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -168,7 +168,7 @@ const fn unsupported(is_input: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Object;
+    use crate::remote::Object;
 
     #[test]
     fn addresses_have_a_bucket_and_a_path() {

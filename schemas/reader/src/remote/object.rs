@@ -7,7 +7,7 @@ use bytes::Bytes;
 use object_store::ObjectMeta;
 use percent_encoding::percent_decode_str;
 
-use crate::{Remote, RemoteError, address};
+use crate::remote::{Remote, RemoteError, address};
 
 /// An object that is read by ranges, which must not change meanwhile.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ use wavemill_schemas::manifest::FileEntry;
 use wavemill_schemas::size::parse_bytes;
 use wavemill_schemas::version_name::TAGS_FOLDER;
 
-use crate::{Download, Found, Remote, RemoteError, of_process};
+use crate::remote::{Download, Found, Remote, RemoteError, of_process};
 
 /// Folders of a store's versions and tags, which are copied whole.
 const VERSION_FOLDERS: [&str; 2] = ["_wavemill/versions", TAGS_FOLDER];

@@ -17,7 +17,7 @@ use reqwest::{NoProxy, Proxy, StatusCode, Url, tls};
 use tokio::runtime::Handle;
 use wavemill_schemas::exit::PlainError;
 
-use crate::PART_BYTES;
+use crate::remote::PART_BYTES;
 
 /// Size in bytes up to which the body of a request is sent at once.
 const SMALL_BYTES: usize = 64 << 10;

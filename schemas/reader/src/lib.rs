@@ -2,13 +2,15 @@
 //! programs, `wavemill` and `wavemill-train`, use this crate. It writes no files of a store and reads no rows, but
 //! [`layout`] states how rows lie in the files.
 //!
-//! A store in an object store is read through a folder with local copies of its files.
+//! A store in an object store is read through a folder with local copies of its files. [`remote`] has the folders in
+//! object stores, also for inputs.
 
 mod error;
 pub mod layout;
 mod links;
 mod listed;
 mod place;
+pub mod remote;
 mod tags;
 
 use std::ffi::OsString;
@@ -23,7 +25,7 @@ use wavemill_schemas::manifest::Manifest;
 
 pub use error::StoreError;
 pub use links::{LINK_PROBLEM, is_of_plan};
-pub use wavemill_remote::{
+pub use remote::{
     Mirror, Purpose, REMOVING_SUFFIX, Remote, RemoteError, StreamedFile, Traffic,
     continue_in_background, traffic,
 };

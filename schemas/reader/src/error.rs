@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use wavemill_remote::RemoteError;
+use crate::remote::RemoteError;
 use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::exit::{Classified, Kind, PlainError};
 use wavemill_schemas::manifest::{ManifestError, remedy_of_format};

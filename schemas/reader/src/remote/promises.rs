@@ -3,8 +3,8 @@
 
 use object_store::PutMode;
 
-use crate::address::server;
-use crate::{Remote, RemoteError};
+use crate::remote::address::server;
+use crate::remote::{Remote, RemoteError};
 
 /// Object by which conditional writes are tested. It is kept, so that later tests need one request.
 const PROBE: &str = "_wavemill/conditional-writes";

@@ -21,9 +21,9 @@ use object_store::{
 };
 use wavemill_schemas::manifest::FileEntry;
 
-use crate::limits::Limits;
-use crate::traffic::{Unanswered, count_received};
-use crate::{Mirror, Remote, RemoteError, wait_until};
+use crate::remote::limits::Limits;
+use crate::remote::traffic::{Unanswered, count_received};
+use crate::remote::{Mirror, Remote, RemoteError, wait_until};
 
 /// A file of a version that is read by ranges: from its local copy as soon as that is complete, else from the object
 /// store.

@@ -3,7 +3,7 @@
 use std::env;
 use std::time::Duration;
 
-use crate::error::{RETRY_SECONDS, RemoteError, TIMEOUT_SECONDS};
+use crate::remote::error::{RETRY_SECONDS, RemoteError, TIMEOUT_SECONDS};
 
 const REQUESTS: u64 = 16;
 const RETRY_TIME: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ impl Limits {
     }
 
     /// Returns the number of requests in flight; the default if the environment is wrong, which
-    /// [`crate::Remote::new`] reports.
+    /// [`crate::remote::Remote::new`] reports.
     pub(crate) fn requests() -> usize {
         Self::read().map_or(REQUESTS as usize, |limits| limits.requests)
     }
