@@ -38,8 +38,8 @@ fn open() {
 
 /// Returns the output of the test [`open`], run on a machine.
 fn said(machine: &Machine, choice: &str, devices: &str) -> String {
-    let words = ["--exact", "open", "--ignored", "--nocapture"];
-    let output = machine.start(&words, &[("OPEN", choice), ("OPEN_DEVICES", devices)]);
+    let arguments = ["--exact", "open", "--ignored", "--nocapture"];
+    let output = machine.start(&arguments, &[("OPEN", choice), ("OPEN_DEVICES", devices)]);
     let text = String::from_utf8(output.stdout).unwrap();
     let said = between_marks(&text);
     said.unwrap_or_else(|| panic!("{text}\n{}", String::from_utf8_lossy(&output.stderr)))
@@ -184,10 +184,10 @@ fn missing_gpu_or_failing_driver_is_reported() {
     );
 
     let mismatch = opening(&Machine::new("mismatch").with("FAKE_INIT", "803"));
-    let words = "system has unsupported display driver / cuda driver combination";
+    let message = "system has unsupported display driver / cuda driver combination";
     assert_eq!(
         mismatch,
-        format!("cuda: open: {words} (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)")
+        format!("cuda: open: {message} (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)")
     );
 }
 
@@ -281,8 +281,8 @@ fn without_a_cache_folder_kernels_are_compiled_once_per_process() {
     let machine = Machine::new("no-cache");
     fs::write(machine.cache(), "a file, where a folder should be").unwrap();
     for processes in 1..=2 {
-        let words = ["--exact", "open_twice", "--ignored", "--nocapture"];
-        let output = machine.start(&words, &[]);
+        let arguments = ["--exact", "open_twice", "--ignored", "--nocapture"];
+        let output = machine.start(&arguments, &[]);
         assert!(output.status.success(), "{output:?}");
         assert_eq!(compiled(&machine).len(), processes);
     }
@@ -317,11 +317,11 @@ fn check() {
 #[test]
 fn refusing_gpu_is_an_error_if_required() {
     let refusing = Machine::new("check").with("FAKE_INIT", "999");
-    let words = "cuda: open: fake error (CUDA_ERROR_UNKNOWN)";
+    let message = "cuda: open: fake error (CUDA_ERROR_UNKNOWN)";
     let cases: [(&[(&str, &str)], &str); 3] = [
         (&[], "None"),
-        (&[("WAVEMILL_REQUIRE_CUDA", "1")], words),
-        (&[("WAVEMILL_PARITY_DEVICES", "cuda")], words),
+        (&[("WAVEMILL_REQUIRE_CUDA", "1")], message),
+        (&[("WAVEMILL_PARITY_DEVICES", "cuda")], message),
     ];
 
     for (variables, want) in cases {

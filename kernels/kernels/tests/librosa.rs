@@ -155,16 +155,16 @@ fn opened(choice: BackendChoice, level: Level) -> BackendAvailability {
 
 fn a_gpu_that_refuses_fails_and_never_passes() -> Result<(), Failed> {
     let refusing = Machine::new("librosa").with("FAKE_INIT", "999");
-    let words = ["--exact", "librosa::fma000002::cuda"];
+    let arguments = ["--exact", "librosa::fma000002::cuda"];
 
-    let asked = refusing.start(&words, &[]);
+    let asked = refusing.start(&arguments, &[]);
     let said = String::from_utf8_lossy(&asked.stdout).into_owned();
     if !asked.status.success() || !said.contains("0 passed; 0 failed; 1 ignored") {
         return Err(format!("not ignored: {said}").into());
     }
 
     let required = refusing.start(
-        &words,
+        &arguments,
         &[
             ("WAVEMILL_REQUIRE_CUDA", "1"),
             ("WAVEMILL_PARITY_DEVICES", "cuda"),

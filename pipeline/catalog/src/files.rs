@@ -325,14 +325,14 @@ impl FileAccount {
     /// Returns warnings about the files below the audio root, one sentence each.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        warnings.extend(self.files_of(Fate::Unsupported).map(|words| {
+        warnings.extend(self.files_of(Fate::Unsupported).map(|message| {
             format!(
-                "{words}: wavemill does not decode these formats; convert the files to have them"
+                "{message}: wavemill does not decode these formats; convert the files to have them"
             )
         }));
         warnings.extend(
             self.files_of(Fate::NoRow)
-                .map(|words| format!("{words}: no row names these files")),
+                .map(|message| format!("{message}: no row names these files")),
         );
         warnings.extend(self.near_warning());
         warnings

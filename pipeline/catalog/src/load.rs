@@ -247,9 +247,6 @@ pub(super) fn fma(
 
 /// Reads a CSV file of unknown columns, with one header line. A column is numeric if all of its values are numbers. `form`
 /// is that of the recipe, if it describes this file.
-///
-/// # Errors
-/// The errors of [`csv_file`].
 pub(super) fn csv_table(
     engine: &Engine,
     file: &str,

@@ -471,9 +471,6 @@ fn artist_column(rows: &RecordBatch) -> Option<(&'static str, &ArrayRef)> {
 }
 
 /// Returns a warning if names of different artists differ only in their spelling or not at all.
-///
-/// # Errors
-/// As [`artist_ids`].
 pub(super) fn artists_alike(rows: &RecordBatch) -> Result<Option<String>, CatalogError> {
     let (Some((id_column, _)), Some(ids)) = (artist_column(rows), artist_ids(rows)?) else {
         return Ok(None);

@@ -229,11 +229,11 @@ fn metadata_of_another_kind_is_a_usage_error() {
         ),
     ] {
         let error = run(&fma(vec![]), path).unwrap_err();
-        let words = error.to_string();
-        assert_eq!(error.kind(), Kind::Usage, "{words}");
+        let message = error.to_string();
+        assert_eq!(error.kind(), Kind::Usage, "{message}");
         assert!(
-            words.starts_with(begins) && words.ends_with(ends),
-            "{words}"
+            message.starts_with(begins) && message.ends_with(ends),
+            "{message}"
         );
     }
 }
@@ -634,10 +634,10 @@ fn genres_that_are_no_ids_are_an_error() {
     let tracks = tracks_csv(b"1,5,1,training,small,Rock,[3000000000]\n");
     let error = run(&fma(vec![]), tracks.path()).unwrap_err();
     assert_eq!(error.kind(), Kind::Usage, "{error:?}");
-    let words = error.to_string();
+    let message = error.to_string();
     assert!(
-        words.contains("column `track_genres_all`") && words.contains("3000000000"),
-        "{words}"
+        message.contains("column `track_genres_all`") && message.contains("3000000000"),
+        "{message}"
     );
 
     let folder = tempfile::tempdir().unwrap();
@@ -646,10 +646,10 @@ fn genres_that_are_no_ids_are_an_error() {
     std::fs::write(&path, line).unwrap();
     let error = run(&recipe(Dataset::Table, vec![]), &path).unwrap_err();
     assert_eq!(error.kind(), Kind::Usage, "{error:?}");
-    let words = error.to_string();
+    let message = error.to_string();
     assert!(
-        words.contains("column `genres_all`") && words.contains("'Rock'"),
-        "{words}"
+        message.contains("column `genres_all`") && message.contains("'Rock'"),
+        "{message}"
     );
 }
 

@@ -227,13 +227,13 @@ impl Section {
     }
 
     /// Adds a paragraph.
-    pub fn add_text(&mut self, words: impl Into<String>) {
-        self.parts.push(Part::Text(words.into()));
+    pub fn add_text(&mut self, message: impl Into<String>) {
+        self.parts.push(Part::Text(message.into()));
     }
 
     /// Adds a highlighted paragraph.
-    pub fn add_warning(&mut self, words: impl Into<String>) {
-        self.parts.push(Part::Warning(words.into()));
+    pub fn add_warning(&mut self, message: impl Into<String>) {
+        self.parts.push(Part::Warning(message.into()));
     }
 
     /// Adds charts next to each other, if there are any.

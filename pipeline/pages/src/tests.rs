@@ -367,13 +367,13 @@ fn long_bar_names_are_shortened_with_full_title() {
     let bars = Plot::Bars(Bars::counts("class", "clips", &counts));
     let html = chart("Classes", bars).markup().into_string();
 
-    for words in [
+    for message in [
         ">Rock<title>Rock</title></text>",
         "…<title>International / Middle Eastern &amp; North African</title></text>",
         ">EXPERIMENTAL<title>EXPERIMENTAL</title></text>",
         "…<title>実験音楽と電子音楽と環境音楽の歴史</title></text>",
     ] {
-        assert!(html.contains(words), "{words}: {html}");
+        assert!(html.contains(message), "{message}: {html}");
     }
 
     assert!(!html.contains('\0'));
@@ -389,13 +389,13 @@ fn a_matrix_has_counts_and_shares() {
     });
     let html = chart("Confusion", matrix).markup().into_string();
 
-    for words in [
+    for message in [
         ">30</text>",
         ">75 %</text>",
         "35 of 45 (77.8 %) are on the diagonal. Most frequent confusion (10 times): Rock predicted as Jazz.",
         ">10 (25.0 %)</td>",
     ] {
-        assert!(html.contains(words), "{words}: {html}");
+        assert!(html.contains(message), "{message}: {html}");
     }
 
     // Cells of many classes are too small for numbers, but no class is left out.

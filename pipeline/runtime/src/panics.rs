@@ -86,8 +86,8 @@ fn keep_first(info: &PanicHookInfo<'_>) {
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {
-    let words = panic_message(payload);
-    words.unwrap_or("a panic without a message").to_owned()
+    let text = panic_message(payload);
+    text.unwrap_or("a panic without a message").to_owned()
 }
 
 #[cfg(test)]

@@ -357,13 +357,13 @@ fn reader_message(error: &SqlError) -> String {
 }
 
 /// Shortens a reader's message, which may be a page long, to 200 characters.
-pub(super) fn brief(words: &str) -> String {
+pub(super) fn brief(message: &str) -> String {
     const CHARS_MAX: usize = 200;
-    if words.chars().count() <= CHARS_MAX {
-        return words.to_owned();
+    if message.chars().count() <= CHARS_MAX {
+        return message.to_owned();
     }
 
-    words.chars().take(CHARS_MAX - 1).chain(['…']).collect()
+    message.chars().take(CHARS_MAX - 1).chain(['…']).collect()
 }
 
 /// Compares the length and hash of a file with the manifest. Returns `None` if `stop` ended the reading.
@@ -493,7 +493,7 @@ mod tests {
         assert!(matches!(explained, SqlError::Usage(_)));
 
         for stops in [false, true] {
-            let failed = SqlError::Failed("a reader's words".to_owned());
+            let failed = SqlError::Failed("a reader's message".to_owned());
             let asked = std::cell::Cell::new(false);
             let explained = version.explain(failed, || {
                 asked.set(true);

@@ -244,9 +244,6 @@ impl Session {
     }
 
     /// Starts reading these columns of the rows of a table that pass all filters, and returns them.
-    ///
-    /// # Errors
-    /// [`SqlError`].
     pub(super) fn scan(
         self,
         table: &str,
@@ -654,9 +651,6 @@ fn is_query(statement: &datafusion::sql::sqlparser::ast::Statement) -> bool {
 }
 
 /// Refuses DDL, DML and COPY anywhere in a plan.
-///
-/// # Errors
-/// [`SqlError::Usage`].
 fn refuse_writes(plan: &LogicalPlan) -> Result<(), SqlError> {
     let mut writes = None;
     plan.apply_with_subqueries(|node| {

@@ -53,9 +53,6 @@ pub struct VersionContent {
 
 impl Store {
     /// Returns all versions in ascending order. `tags` are the tags of the store.
-    ///
-    /// # Errors
-    /// The errors of [`StoreFolder::versions`](crate::StoreFolder::versions).
     pub fn history(&self, tags: &Tags) -> Result<Vec<VersionLine>, StoreError> {
         self.pull_runs()?;
         let committed: BTreeMap<_, _> = self.whole_runs().filter_map(|run| commit(&run)).collect();
@@ -101,9 +98,6 @@ impl Store {
     }
 
     /// Returns the latest version that a run has recorded as committed.
-    ///
-    /// # Errors
-    /// [`StoreError::Remote`].
     pub(super) fn recorded_version(&self) -> Result<Option<u64>, StoreError> {
         self.pull_runs()?;
         let runs = self.whole_runs();

@@ -85,9 +85,6 @@ pub struct Lock {
 
 impl Store {
     /// Opens an existing store with at least one version.
-    ///
-    /// # Errors
-    /// The errors of [`StoreFolder::open`].
     pub fn open(place: &Path) -> Result<Self, StoreError> {
         Ok(Self {
             folder: StoreFolder::open(place)?,

@@ -105,9 +105,6 @@ impl Store {
     }
 
     /// Returns the receipt for a feature's file in the shard `label`; `None` if there is none or it is damaged.
-    ///
-    /// # Errors
-    /// The errors of [`Store::receipts`].
     pub fn receipt(
         &self,
         plan_id: &str,
@@ -122,9 +119,6 @@ impl Store {
 
     /// Returns the receipt for a feature's file in the shard `label` if the file has the length that the receipt
     /// states. The contents of the file are not read.
-    ///
-    /// # Errors
-    /// The errors of [`Store::receipts`].
     pub fn receipt_with_file(
         &self,
         plan_id: &str,
@@ -234,9 +228,6 @@ impl Store {
 
     /// Returns the state of a plan's inputs as recorded by its runs, by `clip_key`. The records only save work and no
     /// version depends on them, so a record that cannot be parsed is ignored.
-    ///
-    /// # Errors
-    /// The errors of [`Store::receipts`].
     pub fn seen(&self, plan_id: &str) -> Result<BTreeMap<String, InputSeen>, StoreError> {
         let mut inputs = BTreeMap::new();
         // Under the rule `segment` several shards contain the same clip, and all recorded the same state of its file.
@@ -250,9 +241,6 @@ impl Store {
     }
 
     /// Returns the recorded state of the inputs of the shard `label`, by `clip_key`; it is empty without a record.
-    ///
-    /// # Errors
-    /// The errors of [`Store::receipts`].
     pub fn seen_of_shard(
         &self,
         plan_id: &str,

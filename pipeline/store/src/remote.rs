@@ -36,9 +36,6 @@ impl Store {
     }
 
     /// Copies the receipts of all plans, and keeps those that were not sent yet.
-    ///
-    /// # Errors
-    /// [`StoreError::Remote`].
     pub fn pull_receipts(&self) -> Result<(), StoreError> {
         match self.mirror() {
             Some(mirror) => Ok(mirror.pull(RECEIPTS_FOLDER)?),
@@ -47,17 +44,11 @@ impl Store {
     }
 
     /// Makes the copies of all receipts equal to the objects. The caller must hold the store's exclusive lock.
-    ///
-    /// # Errors
-    /// [`StoreError::Remote`].
     pub fn equalize_receipts(&self) -> Result<(), StoreError> {
         self.equalize(RECEIPTS_FOLDER)
     }
 
     /// Makes the copies of all receipts and plans equal to the objects.
-    ///
-    /// # Errors
-    /// [`StoreError::Remote`].
     pub fn equalize_plans(&self) -> Result<(), StoreError> {
         self.equalize_receipts()?;
         self.equalize(PLANS_FOLDER)
@@ -77,9 +68,6 @@ impl Store {
     }
 
     /// Copies the receipts of a plan and the sizes of its files, which are then not asked for one by one.
-    ///
-    /// # Errors
-    /// [`StoreError::Remote`].
     pub fn pull_plan(&self, plan_id: &str) -> Result<(), StoreError> {
         let Some(mirror) = self.mirror() else {
             return Ok(());
@@ -90,9 +78,6 @@ impl Store {
     }
 
     /// Lists the sizes of the files of a plan, which are then not asked for one by one.
-    ///
-    /// # Errors
-    /// [`StoreError::Remote`].
     pub fn list_sizes(&self, plan_id: &str) -> Result<(), StoreError> {
         let Some(mirror) = self.mirror() else {
             return Ok(());
@@ -108,9 +93,6 @@ impl Store {
     }
 
     /// Copies the records of the inputs of a plan's shards `labels`.
-    ///
-    /// # Errors
-    /// [`StoreError::Remote`].
     pub fn pull_seen(
         &self,
         plan_id: &str,
@@ -153,9 +135,6 @@ impl Store {
     }
 
     /// Sends files that were written.
-    ///
-    /// # Errors
-    /// [`StoreError::Remote`].
     pub fn send(&self, paths: impl IntoIterator<Item = PathBuf>) -> Result<(), StoreError> {
         let Some(mirror) = self.mirror() else {
             return Ok(());

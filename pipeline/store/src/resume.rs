@@ -280,9 +280,6 @@ impl Store {
 
     /// Links the file of another plan's receipt into this plan as a file of `shard`, or copies it across file systems.
     /// A shard with the same clips may have another number in the other plan.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Damaged`].
     pub fn link(
         &self,
         receipt: &Receipt,

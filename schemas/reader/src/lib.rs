@@ -106,9 +106,6 @@ impl StoreFolder {
     }
 
     /// Copies the manifests and tags again that an object store has now.
-    ///
-    /// # Errors
-    /// [`StoreError::Remote`].
     pub fn refresh(&self) -> Result<(), StoreError> {
         match &self.mirror {
             Some(mirror) => Ok(mirror.refresh()?),
@@ -378,9 +375,6 @@ pub fn hash_file(path: &Path) -> io::Result<String> {
 }
 
 /// Returns the blake3 hash of everything that `reader` returns, in lower-case hex.
-///
-/// # Errors
-/// The errors of `reader`.
 pub fn hash_reader(reader: impl io::Read) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(reader)?;

@@ -28,9 +28,6 @@ impl StoreFolder {
 
     /// Returns the path of a file of a version, to be opened. A store in an object store copies it first. If the file does
     /// not exist, there is none at the path.
-    ///
-    /// # Errors
-    /// The errors of [`StoreFolder::locate`] and [`StoreFolder::fetch`].
     pub fn file(&self, entry: &FileEntry) -> Result<PathBuf, StoreError> {
         let path = self.locate(&entry.path)?;
         self.fetch(&[entry])?;
@@ -49,9 +46,6 @@ impl StoreFolder {
     }
 
     /// Copies files as [`StoreFolder::fetch`] does, as long as there is room to spare.
-    ///
-    /// # Errors
-    /// As [`StoreFolder::fetch`].
     pub fn fetch_spare(&self, entries: &[&FileEntry]) -> Result<(), StoreError> {
         match &self.mirror {
             Some(mirror) => Ok(mirror.fetch_spare(entries)?),

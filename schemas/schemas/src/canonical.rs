@@ -15,9 +15,6 @@ pub fn to_json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
 }
 
 /// Returns the BLAKE3 hash of the canonical JSON of `value` as lower-case hex.
-///
-/// # Errors
-/// The errors of [`to_json`].
 pub fn id<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
     Ok(blake3::hash(to_json(value)?.as_bytes())
         .to_hex()

@@ -288,9 +288,6 @@ pub struct Identity {
 
 impl Identity {
     /// Returns the plan id: the first 16 hex digits of the hash of all parts.
-    ///
-    /// # Errors
-    /// None in practice.
     pub fn plan_id(&self) -> Result<String, serde_json::Error> {
         let mut id = canonical::id(self)?;
         id.truncate(PLAN_ID_DIGITS);

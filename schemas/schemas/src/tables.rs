@@ -16,9 +16,6 @@ use crate::recipe::{Dtype, Layout};
 pub const TENSOR_KEY: &str = "wavemill.tensor";
 
 /// Returns the value of [`TENSOR_KEY`] as canonical JSON.
-///
-/// # Errors
-/// None in practice.
 pub fn tensor_metadata(
     feature: &FeatureEntry,
     targets: &[TargetEntry],
@@ -58,9 +55,6 @@ pub fn tensor_metadata(
 }
 
 /// Returns the schema of a feature's rows: row columns, targets, tensor, and the shape if it varies.
-///
-/// # Errors
-/// None in practice.
 pub fn feature_schema(
     feature: &FeatureEntry,
     targets: &[TargetEntry],

@@ -450,13 +450,13 @@ fn last_device_of_ends_the_run(backend: &str, fails: &str) -> Result<(), Failed>
     let failing = run(few(&store, backend, "0").env("FAILPOINTS", format!("device-fails={fails}")))
         .exits(1)?;
     // On a GPU, a note with its name precedes the error.
-    for words in [
+    for message in [
         "all devices have failed",
         "run the same command again to continue",
         "lane",
         "injected",
     ] {
-        contains(&failing.err, words)?;
+        contains(&failing.err, message)?;
     }
     same("versions", versions(&store), Vec::new())?;
 

@@ -373,7 +373,7 @@ fn rows_of_a_derived_feature_are_taken_over() -> Result<(), Failed> {
 #[apply(trial)]
 fn errors_state_key_and_line() -> Result<(), Failed> {
     let folder = scratch("derived-faults");
-    for (features, words) in [
+    for (features, message) in [
         (
             "[[features]]\nname = \"a\"\nop = \"statistics\"\n",
             ["features.a.source: is missing", "log_mel, mfcc"],
@@ -418,7 +418,7 @@ fn errors_state_key_and_line() -> Result<(), Failed> {
     ] {
         let recipe = with_features(&folder, features).recipe;
         let ran = run(wavemill(["recipe", "check"]).arg(&recipe)).exits(2)?;
-        ran.says(&words)?;
+        ran.says(&message)?;
         // The message contains the line number. The features of this recipe begin at line 33.
         ran.says(&["recipe.toml:3"])?;
     }

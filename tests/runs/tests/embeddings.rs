@@ -231,14 +231,14 @@ fn faulty_models_are_refused() -> Result<(), Failed> {
             &["features.m: model: has weights in another file"],
         ),
     ];
-    for (model, sets, words) in cases {
+    for (model, sets, message) in cases {
         let mut command = inputs.extract(&folder.join("store"));
         let path = models.join(format!("{model}.onnx"));
         command.args(["--set", &format!("features.m.model={path:?}")]);
         for set in *sets {
             command.args(["--set", &format!("features.m.{set}")]);
         }
-        run(with_runtime(&mut command)).exits(2)?.says(words)?;
+        run(with_runtime(&mut command)).exits(2)?.says(message)?;
     }
 
     let mut without = inputs.extract(&folder.join("store"));

@@ -288,8 +288,8 @@ fn full_disk_while_writing_a_shard() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn damaged_shard_in_a_query() -> Result<(), Failed> {
-    fn asked(store: &Path, words: &str) -> Ran {
-        run(wavemill(["sql", "--store"]).arg(store).arg(words))
+    fn asked(store: &Path, message: &str) -> Ran {
+        run(wavemill(["sql", "--store"]).arg(store).arg(message))
     }
 
     let store = own_store("query");
@@ -634,12 +634,12 @@ fn read_only_store() -> Result<(), Failed> {
         .says(&["Read-only file system"])?;
 
     // Commands that only read a store work on a read-only file system.
-    for words in [
+    for arguments in [
         &["verify"][..],
         &["info"],
         &["sql", "SELECT count(*) FROM features_mfcc"],
     ] {
-        run(wavemill(words).arg("--store").arg(&full)).exits(0)?;
+        run(wavemill(arguments).arg("--store").arg(&full)).exits(0)?;
     }
 
     let again = run(&mut inputs().extract(&full)).exits(0)?;
@@ -685,14 +685,14 @@ fn disk_fills_up() -> Result<(), Failed> {
 }
 
 /// Runs a script of `scripts/faults` with the programs in a folder.
-fn fault_script(name: &str, programs: &Path, words: &[&str]) -> Ran {
+fn fault_script(name: &str, programs: &Path, arguments: &[&str]) -> Ran {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/faults");
     let mut command = Command::new("python3");
     command
         .arg(scripts.join(name))
         .arg("--programs")
         .arg(programs);
-    run(command.args(words))
+    run(command.args(arguments))
 }
 
 /// Returns the folder of the programs.
@@ -733,8 +733,8 @@ fn wrapped(name: &str, then: &str) -> Result<PathBuf, Failed> {
 #[needs(has_tools)]
 fn a_program_that_hides_a_failing_operation_is_found() -> Result<(), Failed> {
     let folder = wrapped("hides", "\nexit 0")?;
-    let words = ["--command", "extract", "--kind", "rename", "--sample", "10"];
-    let found = fault_script("faults.py", &folder, &words).exits(1)?;
+    let arguments = ["--command", "extract", "--kind", "rename", "--sample", "10"];
+    let found = fault_script("faults.py", &folder, &arguments).exits(1)?;
     contains(&found.out, "ends with status 0, but made something else")
 }
 
@@ -744,8 +744,8 @@ fn a_message_that_names_only_the_store_is_found() -> Result<(), Failed> {
     let then =
         "2>/dev/null && exit\ncode=$?\necho \"$PWD/store: Input/output error\" >&2\nexit $code";
     let folder = wrapped("names", then)?;
-    let words = ["--command", "extract", "--kind", "readdir", "--sample", "9"];
-    let found = fault_script("faults.py", &folder, &words).exits(1)?;
+    let arguments = ["--command", "extract", "--kind", "readdir", "--sample", "9"];
+    let found = fault_script("faults.py", &folder, &arguments).exits(1)?;
     contains(&found.out, "the message lacks the error or its place")
 }
 
@@ -753,8 +753,8 @@ fn a_message_that_names_only_the_store_is_found() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_tools)]
 fn kills_at_operations_lose_nothing() -> Result<(), Failed> {
-    let words = ["--kill", "--sample", "8", "--jobs", "1"];
-    fault_script("faults.py", &programs(), &words).exits(0)?;
+    let arguments = ["--kill", "--sample", "8", "--jobs", "1"];
+    fault_script("faults.py", &programs(), &arguments).exits(0)?;
     Ok(())
 }
 
@@ -779,8 +779,8 @@ fn a_missing_sync_is_found() -> Result<(), Failed> {
         ("extract", "_wavemill/versions"),
         ("plan", "_wavemill/plans"),
     ] {
-        let words = ["--command", command, "--sample", "3", "--forget", path];
-        let found = fault_script("power_cuts.py", &programs(), &words).exits(1)?;
+        let arguments = ["--command", command, "--sample", "3", "--forget", path];
+        let found = fault_script("power_cuts.py", &programs(), &arguments).exits(1)?;
         contains(&found.out, &format!("{command}: "))?;
     }
     Ok(())

@@ -249,7 +249,7 @@ fn requeued_ranks_do_the_whole_job() -> Result<(), Failed> {
 }
 
 fn does_the_whole_job_when_requeued(nproc: usize) -> Result<(), Failed> {
-    fn again(job: &Path, nproc: &[String], words: &[&str]) -> Command {
+    fn again(job: &Path, nproc: &[String], arguments: &[&str]) -> Command {
         let mut command = trainer(argv("fit --device cpu --threads 1 --resume-or-start"));
         command
             .arg(job)
@@ -257,7 +257,7 @@ fn does_the_whole_job_when_requeued(nproc: usize) -> Result<(), Failed> {
             .arg(whole())
             .args(argv(SMALL))
             .args(nproc)
-            .args(words);
+            .args(arguments);
         command
     }
 
@@ -351,6 +351,6 @@ fn requeued_run_keeps_its_name() -> Result<(), Failed> {
     )?;
     contains(&ended.err, "nothing to do")?;
 
-    let words = ["--resume-or-start", "runs/a", "--resume", "runs/a"];
-    run(trainer(["fit"]).args(words)).exits(2).map(drop)
+    let arguments = ["--resume-or-start", "runs/a", "--resume", "runs/a"];
+    run(trainer(["fit"]).args(arguments)).exits(2).map(drop)
 }

@@ -158,9 +158,9 @@ fn list_with_other_names_is_rejected() -> Result<(), Failed> {
 /// file matters here.
 #[apply(trial)]
 fn gtzan_by_its_fault_filtered_list(data: &Path) -> Result<(), Failed> {
-    fn extract(inputs: &Inputs, folder: &Path, words: &[&str]) -> Ran {
+    fn extract(inputs: &Inputs, folder: &Path, arguments: &[&str]) -> Ran {
         let mut command = inputs.extract(Path::new("store"));
-        run(command.current_dir(folder).args(BY_COLUMN).args(words))
+        run(command.current_dir(folder).args(BY_COLUMN).args(arguments))
     }
 
     let folder = scratch("gtzan-list");

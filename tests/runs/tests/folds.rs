@@ -16,9 +16,9 @@ use crate::support::{
 const SMALL: &str = "--set model.name=lstm --set data.frames=8 --set data.batch_size=8 --set train.epochs=2 \
      --set train.temperature_scaling=true --set train.select=balanced_accuracy --json";
 
-fn cross(runs: &Path, words: &str) -> Command {
+fn cross(runs: &Path, arguments: &str) -> Command {
     let mut command = fit(whole(), runs);
-    command.args(argv(SMALL)).args(argv(words));
+    command.args(argv(SMALL)).args(argv(arguments));
     command
 }
 
@@ -44,8 +44,8 @@ fn killed_cross_validation_continues() -> Result<(), Failed> {
     let ran = run(&mut cross(&undisturbed, "--folds 3 --seeds 2")).exits(0)?;
     let wanted = without_folders(&ran.out, &undisturbed)?;
 
-    let words = "--folds 3 --seeds 2 --jobs 2";
-    let mut child = start(&mut cross(&killed, words));
+    let message = "--folds 3 --seeds 2 --jobs 2";
+    let mut child = start(&mut cross(&killed, message));
     wait_until(&mut child, "two runs", || completed(&killed) >= 2)?;
     kill(child)?;
     // The processes of the runs end with their parent. Until then, they hold the locks of their logs.
@@ -56,7 +56,7 @@ fn killed_cross_validation_continues() -> Result<(), Failed> {
     }
     let done = completed(&killed);
     within("completed", done, 2..6)?;
-    let ran = run(&mut cross(&killed, words)).exits(0)?;
+    let ran = run(&mut cross(&killed, message)).exits(0)?;
     same("result", without_folders(&ran.out, &killed)?, wanted)?;
 
     // Every clip is in one fold, and each artist's clips are in the same.
@@ -108,7 +108,7 @@ fn killed_cross_validation_continues() -> Result<(), Failed> {
 #[needs(has_trainer)]
 fn wrong_folds_are_refused() -> Result<(), Failed> {
     let runs = scratch("folds-refused").join("runs");
-    for (words, said) in [
+    for (message, said) in [
         ("--folds 2", "3..=1000"),
         ("--folds 5 --fold 6", "--fold 6: must be 1 to 5"),
         ("--folds 1000", "use fewer folds"),
@@ -144,7 +144,7 @@ fn wrong_folds_are_refused() -> Result<(), Failed> {
         ),
         ("--set loss.pos_weight=balanced", "use loss.class_weights"),
     ] {
-        let ran = run(&mut cross(&runs, words)).exits(2)?;
+        let ran = run(&mut cross(&runs, message)).exits(2)?;
         contains(&ran.err, said)?;
     }
     same("runs", completed(&runs), 0)
@@ -163,9 +163,9 @@ fn an_ensemble_is_scored_and_temperatures_are_used() -> Result<(), Failed> {
     let folders: Vec<_> = folders.into_iter().collect();
     same("runs", folders.len(), 2)?;
 
-    let eval = |words: &[&Path], flags: &str| {
+    let eval = |arguments: &[&Path], flags: &str| {
         let mut command = trainer(argv("eval --device cpu --threads 1 --json"));
-        command.args(words).args(argv(flags));
+        command.args(arguments).args(argv(flags));
         run(&mut command)
     };
     let scores = |out: &str| -> Result<Value, Failed> { Ok(serde_json::from_str(out)?) };

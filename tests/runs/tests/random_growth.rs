@@ -57,12 +57,12 @@ struct Growth {
 
 impl Growth {
     fn arguments(&self) -> Vec<&str> {
-        let mut words = vec!["--new-version"];
+        let mut args = vec!["--new-version"];
         for (flag, value) in &self.flags {
-            words.extend([*flag, value.as_str()]);
+            args.extend([*flag, value.as_str()]);
         }
-        words.extend(&self.once);
-        words
+        args.extend(&self.once);
+        args
     }
 
     fn set(&mut self, flag: &'static str, key: &str, value: String) {

@@ -210,7 +210,7 @@ fn several_are_one(parity: &Parity) -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn per_rank_batch_norm_is_reported() -> Result<(), Failed> {
-    let words = argv("--model cnn1d --set data.frames=64 --set train.steps=2");
+    let arguments = argv("--model cnn1d --set data.frames=64 --set train.steps=2");
 
     for (nproc, sync, said) in [
         ("2", "false", true),
@@ -220,7 +220,7 @@ fn per_rank_batch_norm_is_reported() -> Result<(), Failed> {
         let runs = scratch("per-rank");
         let sync = format!("model.sync_batch_norm={sync}");
         let ran = run(fit(whole(), &runs)
-            .args(&words)
+            .args(&arguments)
             .args(["--nproc", nproc, "--set", &sync]))
         .exits(0)?;
 
@@ -269,11 +269,11 @@ fn ranks_of(launcher: u32) -> BTreeMap<usize, String> {
 
 /// Starts ranks that train without end, and waits for some steps.
 fn met_after_steps(runs: &Path, nproc: &str) -> Result<Child, Failed> {
-    let words = argv(
+    let arguments = argv(
         "--model lstm --batch-size 8 --epochs 100000 --set data.frames=8 \
          --set train.early_stop=0 --set train.checkpoint_steps=1 --nproc",
     );
-    let mut child = start(fit(whole(), runs).args(words).arg(nproc));
+    let mut child = start(fit(whole(), runs).args(arguments).arg(nproc));
     wait_until(&mut child, "some steps", || last_step(runs) >= 5)?;
     Ok(child)
 }
@@ -345,10 +345,10 @@ fn ranks_with_other_settings_are_rejected() -> Result<(), Failed> {
 
     // Rank 1 does not see the last checkpoint of the run.
     let trained = folder.join("trained");
-    let words = argv(
+    let arguments = argv(
         "--model lstm --set data.frames=8 --set train.steps=2 --set train.checkpoint_steps=1 --set train.keep=2",
     );
-    run(fit(whole(), &trained).args(words)).exits(0)?;
+    run(fit(whole(), &trained).args(arguments)).exits(0)?;
     let seen = [run_in(&trained)?, folder.join("seen")];
     copy_folder(&seen[0], &seen[1]);
     fs::remove_dir_all(checkpoints(&seen[1]).pop().ok_or("no checkpoint")?)?;
@@ -415,8 +415,8 @@ fn has_torchrun() -> bool {
 #[needs(has_trainer, has_torchrun)]
 fn torchrun_starts_two() -> Result<(), Failed> {
     let [theirs, ours] = ["torchrun", "nproc"].map(scratch);
-    let words = argv("--model lstm --set data.frames=8 --set train.steps=10 --batch-size 8");
-    run(fit(whole(), &ours).args(&words).args(["--nproc", "2"])).exits(0)?;
+    let arguments = argv("--model lstm --set data.frames=8 --set train.steps=10 --batch-size 8");
+    run(fit(whole(), &ours).args(&arguments).args(["--nproc", "2"])).exits(0)?;
 
     let port = TcpListener::bind("127.0.0.1:0")?
         .local_addr()?
@@ -431,7 +431,7 @@ fn torchrun_starts_two() -> Result<(), Failed> {
     run(command
         .arg(of_rank.get_program())
         .args(of_rank.get_args())
-        .args(&words))
+        .args(&arguments))
     .exits(0)?;
 
     let [theirs, ours] = [last(&theirs)?, last(&ours)?]

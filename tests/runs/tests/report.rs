@@ -208,13 +208,13 @@ fn copies_in_several_splits_are_warned_about_and_counted() -> Result<(), Failed>
     // Copies in one split are not a leak, and neither is a clip that is rejected.
     table.row(4).samples = 8;
     let warned = |ran: Ran| -> Result<(), Failed> {
-        for words in [
+        for message in [
             "warning: 2 recordings are in several splits, such as a/00",
             "a/002.wav (test) and a/001.wav (validation)",
             "a/003.wav (test) and a/005.wav (training)",
             ": split.group_duplicates = true puts",
         ] {
-            contains(&ran.err, words)?;
+            contains(&ran.err, message)?;
         }
         Ok(())
     };

@@ -196,16 +196,16 @@ fn killed_second_version_equals_whole() -> Result<(), Failed> {
         files_below(&store.join("_wavemill/versions")).len()
     }
 
-    let words = ["--new-version", "--limit", "50"];
+    let arguments = ["--new-version", "--limit", "50"];
     let [store, wanted] = [own_store("second"), own_store("wanted")];
-    run(inputs().extract(&wanted).args(words)).exits(0)?;
+    run(inputs().extract(&wanted).args(arguments)).exits(0)?;
 
     let hold = "commit-before-link=sleep(600000)";
     for point in [ENDLESS_WORK, hold] {
         let mut child = start(
             inputs()
                 .extract(&store)
-                .args(words)
+                .args(arguments)
                 .env("FAILPOINTS", point),
         );
 
@@ -224,7 +224,7 @@ fn killed_second_version_equals_whole() -> Result<(), Failed> {
         run(&mut inputs().extract(&store)).exits(0)?;
     }
 
-    run(inputs().extract(&store).args(words)).exits(0)?;
+    run(inputs().extract(&store).args(arguments)).exits(0)?;
     same_versions(&store, &wanted)
 }
 

@@ -31,9 +31,9 @@ pub(crate) fn trained() -> &'static Path {
     })
 }
 
-fn eval(words: &[&str]) -> Command {
+fn eval(arguments: &[&str]) -> Command {
     let mut command = trainer(argv("eval --device cpu --threads 1 --side training --json"));
-    command.arg(trained()).args(words);
+    command.arg(trained()).args(arguments);
     command
 }
 
@@ -191,13 +191,13 @@ fn unwritable_file_is_reported_before_evaluation() -> Result<(), Failed> {
     ran.says(&["cannot write", "none/rows.parquet"])?;
 
     let one = folder.join("rows.parquet");
-    let words = [
+    let arguments = [
         "--predictions",
         one.to_str().unwrap(),
         "--embeddings",
         one.to_str().unwrap(),
     ];
-    run(&mut eval(&words))
+    run(&mut eval(&arguments))
         .exits(2)?
         .says(&["use two different files"])?;
     same("files", files_below(&folder), Vec::new())
@@ -206,9 +206,9 @@ fn unwritable_file_is_reported_before_evaluation() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn folders_and_lists_are_predicted_like_files() -> Result<(), Failed> {
-    fn predict(folder: &Path, words: &[&str]) -> Ran {
+    fn predict(folder: &Path, arguments: &[&str]) -> Ran {
         let mut command = wavemill(["predict", "--run"]);
-        command.arg(trained()).args(words).current_dir(folder);
+        command.arg(trained()).args(arguments).current_dir(folder);
         run(&mut command)
     }
 
@@ -311,13 +311,13 @@ fn named_store(name: &str) -> Result<PathBuf, Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn a_document_has_its_own_schedule() -> Result<(), Failed> {
-    fn small(store: &Path, words: &[&str]) -> Ran {
+    fn small(store: &Path, arguments: &[&str]) -> Ran {
         let mut command = fit(store, &scratch("like"));
         command
             .args(argv(
                 "--set train.steps=1 --set model.name=lstm --set data.frames=8",
             ))
-            .args(words);
+            .args(arguments);
         run(&mut command)
     }
 

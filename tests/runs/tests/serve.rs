@@ -40,10 +40,10 @@ struct Server {
 }
 
 impl Server {
-    fn start(words: &[&str]) -> Result<Self, Failed> {
+    fn start(arguments: &[&str]) -> Result<Self, Failed> {
         let tmp = scratch("serve-tmp");
         let mut command = wavemill(["serve", "--port", "0", "--run"]);
-        command.arg(trained()).args(words);
+        command.arg(trained()).args(arguments);
         command.current_dir(&tmp).env("TMPDIR", &tmp);
         let mut child = command
             .stdout(Stdio::null())
@@ -220,12 +220,12 @@ impl Said {
     }
 
     /// Fails unless the response is an error with this status and a message that contains these words.
-    fn refuses(&self, status: u16, words: &str) -> Result<(), Failed> {
+    fn refuses(&self, status: u16, message: &str) -> Result<(), Failed> {
         same(&format!("status of {self:?}"), self.status, status)?;
         let json = self.json()?;
         let said = json["error"].as_str().ok_or("no sentence")?;
         same(&format!("a sentence: {said}"), said.ends_with('.'), true)?;
-        contains(said, words)
+        contains(said, message)
     }
 }
 
@@ -746,9 +746,9 @@ fn sigterm_waits_for_songs_in_progress() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn startup_errors_are_reported() -> Result<(), Failed> {
-    fn serve(run: &Path, words: &[&str]) -> Ran {
+    fn serve(run: &Path, arguments: &[&str]) -> Ran {
         let mut command = wavemill(["serve", "--run"]);
-        crate::support::run(command.arg(run).args(words))
+        crate::support::run(command.arg(run).args(arguments))
     }
 
     let folder = scratch("serve-start");

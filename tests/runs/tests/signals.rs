@@ -30,7 +30,7 @@ fn signal(child: &Child, name: &str) -> Result<(), Failed> {
 
 /// Sends the signal. The program must end within [`END_S_MAX`], with exit code 130 and one line that contains
 /// `words`.
-pub(crate) fn ends_soon(child: Child, name: &str, words: &str) -> Result<(), Failed> {
+pub(crate) fn ends_soon(child: Child, name: &str, message: &str) -> Result<(), Failed> {
     fn is_progress(line: &&str) -> bool {
         line.is_empty() || line.ends_with('}')
     }
@@ -48,7 +48,7 @@ pub(crate) fn ends_soon(child: Child, name: &str, words: &str) -> Result<(), Fai
         .filter(|line| !is_progress(line))
         .map(|line| format!("{line}\n"))
         .collect();
-    ran.says(&[words])
+    ran.says(&[message])
 }
 
 /// Creates a named pipe without a writer: a program that opens it blocks forever.
@@ -82,12 +82,12 @@ fn let_it_begin() {
 
 #[apply(trial)]
 fn signal_while_waiting_for_metadata() -> Result<(), Failed> {
-    for (name, words) in [("INT", &[][..]), ("TERM", &["--dry-run"])] {
+    for (name, arguments) in [("INT", &[][..]), ("TERM", &["--dry-run"])] {
         let folder = scratch("metadata-signal");
         let mut stuck = inputs().clone();
         stuck.metadata = Some(pipe(folder.join("tracks.csv"))?);
 
-        let mut child = start(stuck.extract(&folder.join("store")).args(words));
+        let mut child = start(stuck.extract(&folder.join("store")).args(arguments));
         let _kept = taken(&mut child, &folder.join("tracks.csv"))?;
         ends_soon(
             child,
@@ -183,8 +183,8 @@ fn signal_during_store_commands() -> Result<(), Failed> {
         ),
     ];
 
-    for (words, said) in commands {
-        let mut command = wavemill(words);
+    for (arguments, said) in commands {
+        let mut command = wavemill(arguments);
         command.env("FAILPOINTS", "manifest-read=sleep(600000)");
         let child = start(command.arg("--store").arg(&store));
         let_it_begin();
@@ -245,13 +245,13 @@ fn second_one_ends_an_extraction_at_once() -> Result<(), Failed> {
 #[needs(has_trainer)]
 fn signal_before_training_starts() -> Result<(), Failed> {
     let stuck = pipe(scratch("trainer-signal").join("stuck.toml"))?;
-    for (words, name) in [
+    for (arguments, name) in [
         (["fit", "--config"], "TERM"),
         (["sweep", "--config"], "INT"),
     ] {
-        let mut command = trainer(words);
+        let mut command = trainer(arguments);
         command.arg(&stuck).arg("--store").arg(whole());
-        if words[0] == "sweep" {
+        if arguments[0] == "sweep" {
             command.arg(&stuck);
         }
 

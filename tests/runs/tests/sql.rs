@@ -128,8 +128,8 @@ fn patterns_are_tables_of_several_files() -> Result<(), Failed> {
     // Nothing is added to the folder, not even with --allow-write.
     let table = format!("mine={}", folder.join("a*.csv").display());
     let insert = "INSERT INTO mine SELECT * FROM mine";
-    let words = ["sql", "--allow-write", "--table", &table, insert, "--store"];
-    let ran = run(wavemill(words).arg(whole()));
+    let arguments = ["sql", "--allow-write", "--table", &table, insert, "--store"];
+    let ran = run(wavemill(arguments).arg(whole()));
     same("inserted", ran.code == Some(0), false)?;
     same("files", files_below(&folder).len(), 4)
 }
@@ -155,13 +155,13 @@ fn flipped_bits_never_panic() -> Result<(), Failed> {
             let mut flipped = whole.clone();
             flipped[at] ^= 1 << (at % 8);
             fs::write(&path, flipped)?;
-            for words in [
+            for arguments in [
                 &["sql", "--format", "arrow", sql][..],
                 &["verify"],
                 &["info"],
                 &["diff", "1", "1"],
             ] {
-                let mut command = wavemill(words);
+                let mut command = wavemill(arguments);
                 let ran = run(command
                     .arg("--store")
                     .arg(&store)

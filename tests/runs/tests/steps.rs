@@ -278,8 +278,8 @@ fn segments_in_steps_equal_one_run() -> Result<(), Failed> {
 #[apply(trial)]
 fn wrong_steps_are_refused() -> Result<(), Failed> {
     let store = own_store("wrong-steps");
-    let words = ["--new-version", "--limit", "30"];
-    let id = planned(inputs().plan(&store).args(words))?;
+    let arguments = ["--new-version", "--limit", "30"];
+    let id = planned(inputs().plan(&store).args(arguments))?;
     let refused = |command: &mut Command, code, text: &str| {
         run(command)
             .exits(code)?
@@ -302,7 +302,7 @@ fn wrong_steps_are_refused() -> Result<(), Failed> {
     let bytes = fs::read(&block)?;
     fs::write(&block, &bytes[1..])?;
     refused(&mut work(&store, &id, "1/2"), 3, "repeat `wavemill plan`")?;
-    let again = planned(inputs().plan(&store).args(words))?;
+    let again = planned(inputs().plan(&store).args(arguments))?;
     same("plan", &again, &id)?;
     same("block", fs::read(&block)?, bytes)?;
 
@@ -395,8 +395,8 @@ fn unreadable_files_are_rejected_alike() -> Result<(), Failed> {
     same("rejects", manifest(&store, 1)?.counts.clips_rejected, 3)?;
 
     // A file that was listed and is not there may be on a folder that is not mounted: it is no reject.
-    let words = ["--new-version", "--limit", "9", "--recompute"];
-    let second = planned(inputs.plan(&store).args(words))?;
+    let arguments = ["--new-version", "--limit", "9", "--recompute"];
+    let second = planned(inputs.plan(&store).args(arguments))?;
     let away = store.with_file_name("away.wav");
     fs::rename(inputs.clip(&key(4)), &away)?;
     let ran = run(&mut work(&store, &second, "1/1")).exits(1)?;

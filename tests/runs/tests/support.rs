@@ -124,23 +124,25 @@ pub(crate) fn has_python() -> bool {
 
 /// Splits a command line at whitespace. Text between double quotes is a single word.
 pub(crate) fn argv(line: &str) -> Vec<&str> {
-    let mut words = Vec::new();
+    let mut arguments = Vec::new();
     for (index, part) in line.split('"').enumerate() {
         let is_quoted = index % 2 == 1;
         if is_quoted {
-            words.push(part);
+            arguments.push(part);
         } else {
-            words.extend(part.split_whitespace());
+            arguments.extend(part.split_whitespace());
         }
     }
-    words
+    arguments
 }
 
 /// Returns a `wavemill` command with these arguments, without the environment variables that would change its
 /// behaviour.
-pub(crate) fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+pub(crate) fn wavemill<S: AsRef<std::ffi::OsStr>>(
+    arguments: impl IntoIterator<Item = S>,
+) -> Command {
     let mut command = Command::new(program("wavemill"));
-    command.args(words).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null());
     for name in [
         "FAILPOINTS",
         "WAVEMILL_MEMORY_LIMIT",
@@ -167,9 +169,11 @@ pub(crate) fn asks_for_peers() -> bool {
 
 /// Returns a `wavemill-train` command with these arguments, which runs on one CPU thread. The environment variables
 /// that would change its behaviour are removed.
-pub(crate) fn trainer<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+pub(crate) fn trainer<S: AsRef<std::ffi::OsStr>>(
+    arguments: impl IntoIterator<Item = S>,
+) -> Command {
     let mut command = Command::new(program("wavemill-train"));
-    command.args(words).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null());
 
     // The variables of torchrun would make the program a rank of a job that does not exist.
     for name in [
@@ -322,8 +326,8 @@ pub(crate) fn run(command: &mut Command) -> Ran {
 }
 
 /// Runs a `wavemill` command on a store.
-pub(crate) fn on(store: &Path, words: &[&str]) -> Ran {
-    run(wavemill(words).arg("--store").arg(store))
+pub(crate) fn on(store: &Path, arguments: &[&str]) -> Ran {
+    run(wavemill(arguments).arg("--store").arg(store))
 }
 
 /// Starts a command and captures its output for [`finish`].

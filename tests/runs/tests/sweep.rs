@@ -103,8 +103,8 @@ fn failed_trial_does_not_affect_others() -> Result<(), Failed> {
 
     let first = lines(&ran.out)?;
     same("trials", first.len(), 3)?;
-    let words = first[0]["error"].as_str().ok_or("no error")?;
-    contains(words, "the loss is")?;
+    let message = first[0]["error"].as_str().ok_or("no error")?;
+    contains(message, "the loss is")?;
     same(
         "the others",
         first[1..]

@@ -162,9 +162,9 @@ impl Table {
     }
 
     /// Returns an `extract` command for the current rows.
-    pub(crate) fn extract(&self, words: &[&str]) -> Result<Command, Failed> {
+    pub(crate) fn extract(&self, arguments: &[&str]) -> Result<Command, Failed> {
         let mut command = self.written()?.extract(&self.store());
-        command.args(words);
+        command.args(arguments);
         Ok(command)
     }
 
@@ -173,9 +173,9 @@ impl Table {
     }
 
     /// Creates a separate store with these rows as its first version.
-    pub(crate) fn first(&self, name: &str, words: &[&str]) -> Result<PathBuf, Failed> {
+    pub(crate) fn first(&self, name: &str, arguments: &[&str]) -> Result<PathBuf, Failed> {
         let store = self.folder.join(name);
-        run(self.written()?.extract(&store).args(words)).exits(0)?;
+        run(self.written()?.extract(&store).args(arguments)).exits(0)?;
         Ok(store)
     }
 }

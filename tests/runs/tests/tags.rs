@@ -118,8 +118,8 @@ fn tags_are_accepted_as_versions() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn tags_can_be_moved() -> Result<(), Failed> {
-    fn said(store: &Path, words: &[&str]) -> Result<String, Failed> {
-        Ok(on(store, words).exits(0)?.err)
+    fn said(store: &Path, arguments: &[&str]) -> Result<String, Failed> {
+        Ok(on(store, arguments).exits(0)?.err)
     }
 
     let store = three_versions("moved")?;
@@ -188,22 +188,22 @@ fn the_trainer_takes_tags() -> Result<(), Failed> {
         second.to_json()?,
     )?;
 
-    let words = argv(
+    let arguments = argv(
         "--set model.name=genregenie-cnn --set data.batch_size=4 --set data.frames=24 \
          --epochs 1 --version",
     );
 
-    run(fit(&store, &runs).args(&words).arg("papers"))
+    run(fit(&store, &runs).args(&arguments).arg("papers"))
         .exits(2)?
         .says(&["no tag papers", "the only tag is paper", "wavemill tag"])?;
-    run(fit(&store, &runs).args(&words).arg("a b")).exits(2)?;
+    run(fit(&store, &runs).args(&arguments).arg("a b")).exits(2)?;
     fs::write(tag_file(&store, "broken"), "one")?;
-    run(fit(&store, &runs).args(&words).arg("broken"))
+    run(fit(&store, &runs).args(&arguments).arg("broken"))
         .exits(3)?
         .says(&["tags/broken: damaged tag", "wavemill tag VERSION NAME"])?;
     same("a run", runs.exists(), false)?;
 
-    run(fit(&store, &runs).args(&words).arg("paper")).exits(0)?;
+    run(fit(&store, &runs).args(&arguments).arg("paper")).exits(0)?;
     let begun = run_in(&runs)?;
     same("recorded", recorded(&begun)?["version"].as_u64(), Some(1))?;
 
@@ -217,7 +217,7 @@ fn the_trainer_takes_tags() -> Result<(), Failed> {
     run(trainer(eval).arg(&store).arg(&begun)).exits(0)?;
 
     let other = scratch("tagged-runs").join("runs");
-    run(fit(&store, &other).args(&words).arg("paper")).exits(0)?;
+    run(fit(&store, &other).args(&arguments).arg("paper")).exits(0)?;
     let begun = run_in(&other)?;
     same("recorded", recorded(&begun)?["version"].as_u64(), Some(2))
 }
@@ -267,7 +267,7 @@ fn unknown_tag_error_lists_tags() -> Result<(), Failed> {
 
     on(&store, &["tag", "1", "Paper"]).exits(0)?;
     on(&store, &["tag", "1", "other"]).exits(0)?;
-    for words in [
+    for message in [
         &["verify", "--version", "paper"][..],
         &["info", "--version", "paper"],
         &["sql", "--version", "paper", "SELECT 1"],
@@ -275,7 +275,7 @@ fn unknown_tag_error_lists_tags() -> Result<(), Failed> {
         &["diff", "1", "paper"],
         &["tag", "paper", "new"],
     ] {
-        on(&store, words)
+        on(&store, message)
             .exits(2)?
             .says(&["no tag paper", "the tags are Paper, other"])?;
     }
@@ -359,14 +359,14 @@ fn damaged_tag_is_an_error_when_used() -> Result<(), Failed> {
         let file = tag_file(&store, tag);
         fs::write(&file, content)?;
         let path = file.to_str().unwrap();
-        for words in [
+        for message in [
             &["verify", "--version", tag][..],
             &["info", "--version", tag],
             &["sql", "--version", tag, "SELECT 1"],
             &["diff", "3", tag],
             &["tag", tag, "new"],
         ] {
-            on(&store, words).exits(3)?.says(&[
+            on(&store, message).exits(3)?.says(&[
                 path,
                 problem,
                 "wavemill tag VERSION NAME",
@@ -375,30 +375,30 @@ fn damaged_tag_is_an_error_when_used() -> Result<(), Failed> {
         }
 
         // A damaged tag does not affect commands that do not use it. Only a list of tags prints a warning.
-        for words in [
+        for message in [
             &["sql", "--version", "good", "SELECT 1"][..],
             &["info", "--json"],
             &["diff", "2", "good"],
         ] {
-            let ran = on(&store, words).exits(0)?;
+            let ran = on(&store, message).exits(0)?;
             lacks(&ran.err, "tag")?;
         }
         // Only `verify` looks at bytes that it does not need. The file of a tag whose version is gone has the right bytes.
         let is_content = problem.contains("number");
         let verified = on(&store, &["verify"]).exits(if is_content { 3 } else { 0 })?;
         same("named", verified.out.contains(tag), is_content)?;
-        for words in [&["info"][..], &["info", "--versions", "--json"]] {
-            let ran = on(&store, words).exits(0)?;
+        for message in [&["info"][..], &["info", "--versions", "--json"]] {
+            let ran = on(&store, message).exits(0)?;
             starts_with(&ran.err, "warning: ")?;
             contains(&ran.err, path)?;
         }
 
         let before = files_below(&store);
-        for words in [
+        for message in [
             &["gc", "--keep", "1", "--dry-run"][..],
             &["gc", "--keep", "1"],
         ] {
-            on(&store, words)
+            on(&store, message)
                 .exits(3)?
                 .says(&["nothing was removed", path, problem])?;
         }
@@ -436,12 +436,12 @@ fn gc_keeps_tagged_versions() -> Result<(), Failed> {
     contains(&dry.err, kept)?;
 
     let collected = on(&store, &["gc", "--keep", "1"]).exits(0)?.err;
-    for words in [
+    for message in [
         "removed the data of version 2 and of 0 unfinished runs: ",
         " freed\n",
         "kept the data of version 1: tagged also, paper\n",
     ] {
-        contains(&collected, words)?;
+        contains(&collected, message)?;
     }
 
     same(
@@ -495,9 +495,9 @@ fn space(folders: &[&Path]) -> Result<u64, Failed> {
 
 #[apply(trial)]
 fn gc_reports_freed_bytes() -> Result<(), Failed> {
-    fn bytes(store: &Path, keep: &str, words: &[&str]) -> Result<u64, Failed> {
+    fn bytes(store: &Path, keep: &str, arguments: &[&str]) -> Result<u64, Failed> {
         let gc = ["gc", "--keep", keep, "--json"];
-        let ran = on(store, &[&gc[..], words].concat()).exits(0)?;
+        let ran = on(store, &[&gc[..], arguments].concat()).exits(0)?;
         let report: Value = serde_json::from_str(&ran.out)?;
         Ok(report["bytes"].as_u64().ok_or("no bytes")?)
     }

@@ -122,9 +122,9 @@ fn killed_five_times_equals_whole() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn own_architectures_train_resume_and_evaluate() -> Result<(), Failed> {
-    fn own(words: &[&str]) -> Command {
+    fn own(arguments: &[&str]) -> Command {
         let mut command = Command::new(program("examples/own_model"));
-        command.args(words);
+        command.args(arguments);
         command
     }
     fn fit_own(runs: &Path) -> Command {
@@ -412,8 +412,8 @@ fn predict_skips_unreadable_clips() -> Result<(), Failed> {
         .exits(3)?
         .says(&["state.json", "missing"])?;
 
-    let words = ["predict", "--run", "nosuch", "-"];
-    [wavemill(words), trainer(words)]
+    let arguments = ["predict", "--run", "nosuch", "-"];
+    [wavemill(arguments), trainer(arguments)]
         .iter_mut()
         .try_for_each(|c| run(c).exits(2)?.says(&["nosuch", "not a run"]))
 }
@@ -523,13 +523,16 @@ fn damaged_shards_are_named_or_skipped() -> Result<(), Failed> {
     for (damaged, whole_file) in [(&flipped[..], false), (&bytes[..middle], true)] {
         fs::write(&path, damaged)?;
         let runs = scratch("runs");
-        let words = ["--epochs", "2"];
-        let ran = run(fit(&store, &runs).args(argv(SETS_OF_DAMAGE)).args(words)).exits(3)?;
+        let arguments = ["--epochs", "2"];
+        let ran = run(fit(&store, &runs)
+            .args(argv(SETS_OF_DAMAGE))
+            .args(arguments))
+        .exits(3)?;
         ran.says(&[name])?;
 
         let ran = run(fit(&store, &runs)
             .args(argv(SETS_OF_DAMAGE))
-            .args(words)
+            .args(arguments)
             .arg("--verify"))
         .exits(3)?;
         contains(&ran.err, name)?;
@@ -537,7 +540,7 @@ fn damaged_shards_are_named_or_skipped() -> Result<(), Failed> {
         let runs = scratch("passed-over");
         run(fit(&store, &runs)
             .args(argv(SETS_OF_DAMAGE))
-            .args(words)
+            .args(arguments)
             .arg("--skip-damaged"))
         .exits(0)?;
 
@@ -683,10 +686,10 @@ fn grown() -> &'static Grown {
 }
 
 /// Extracts with the splits that the metadata contain.
-fn extract_by_column(table: &Table, words: &[&str]) {
+fn extract_by_column(table: &Table, arguments: &[&str]) {
     let by_column = ["--set", "split.rule=column", "--set", "split.column=side"];
     let mut command = table.extract(&by_column).unwrap();
-    let ran = run(command.args(words));
+    let ran = run(command.args(arguments));
     assert_eq!(ran.code, Some(0), "extract: {}", ran.err);
 }
 
@@ -705,10 +708,10 @@ fn own_run(name: &str) -> PathBuf {
     copy
 }
 
-fn eval_on(run_folder: &Path, version: &str, words: &[&str]) -> Result<Ran, Failed> {
+fn eval_on(run_folder: &Path, version: &str, arguments: &[&str]) -> Result<Ran, Failed> {
     let mut command = trainer(["eval", "--device", "cpu", "--threads", "1", "--json"]);
     command.arg(run_folder).args(["--version", version]);
-    run(command.args(words)).exits(0)
+    run(command.args(arguments)).exits(0)
 }
 
 /// Returns the scores of the only target.
@@ -876,13 +879,13 @@ fn init_from_another_run_is_compared() -> Result<(), Failed> {
 
     let of = own_run("init");
     let weights = of.join("lstm.safetensors");
-    let words = [
+    let arguments = [
         "--format",
         "safetensors",
         "--out",
         weights.to_str().unwrap(),
     ];
-    run(trainer(["export"]).arg(&of).args(words)).exits(0)?;
+    run(trainer(["export"]).arg(&of).args(arguments)).exits(0)?;
 
     let (started, said) = begun(&weights, "3")?;
     let warning = format!("{KNOWN} run run-1 (model.init) trained on");
@@ -928,8 +931,8 @@ fn refused(ran: Ran, runs: &Path, said: &[&str]) -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn startup_errors_leave_no_run() -> Result<(), Failed> {
-    fn of(runs: &Path, words: &[&str]) -> Ran {
-        run(fit(whole(), runs).args(words))
+    fn of(runs: &Path, arguments: &[&str]) -> Ran {
+        run(fit(whole(), runs).args(arguments))
     }
 
     let folder = scratch("wrong");

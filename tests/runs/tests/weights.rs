@@ -105,7 +105,7 @@ fn unsafe_torch_versions_are_rejected() -> Result<(), Failed> {
     let folder = scratch("no-torch");
     let (from, to) = (folder.join("a.pth"), folder.join("a.safetensors"));
     fs::write(&from, "weights")?;
-    let loads = "def load(*words, **more):\n    raise SystemExit('it was read')\n";
+    let loads = "def load(*args, **more):\n    raise SystemExit('it was read')\n";
     for (module, said) in [
         (
             "raise ImportError('none')\n".to_owned(),
@@ -203,13 +203,13 @@ fn invalid_weights_are_rejected() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_torch, has_trainer)]
 fn a_converted_file_starts_a_model() -> Result<(), Failed> {
-    fn train(folder: &Path, runs: &str, words: &[&str]) -> Result<PathBuf, Failed> {
+    fn train(folder: &Path, runs: &str, arguments: &[&str]) -> Result<PathBuf, Failed> {
         let runs = folder.join(runs);
         let mut command = fit(whole(), &runs);
         command.args(argv(
             "--model resnet50 --set train.steps=1 --set data.frames=32",
         ));
-        run(command.args(["--set", "data.batch_size=2"]).args(words)).exits(0)?;
+        run(command.args(["--set", "data.batch_size=2"]).args(arguments)).exits(0)?;
         run_in(&runs)
     }
 

@@ -219,9 +219,6 @@ impl Form {
     }
 
     /// Copies a row like [`Self::fill`], but takes the frames `excerpt` of a longer row.
-    ///
-    /// # Errors
-    /// The errors of [`Self::fill`].
     pub(crate) fn fill_excerpt(
         &self,
         value: &[u8],

@@ -16,9 +16,6 @@ use crate::{DatasetError, Store};
 const TABLE: &str = "fma_features";
 
 /// Returns the groups of near copies by `clip_key`; none if the store has no table of them.
-///
-/// # Errors
-/// The errors of [`Store::table`].
 pub(crate) fn near_groups(store: &Store) -> Result<HashMap<String, String>, DatasetError> {
     let columns = ["clip_key", "group_key"];
     let Some(table) = store.table("near_copies", |name| columns.contains(&name))? else {

@@ -278,9 +278,6 @@ impl Pages {
     }
 
     /// Reads the pages of `wanted` rows that are in an object store, until `stop` is set.
-    ///
-    /// # Errors
-    /// As [`Pages::read`].
     pub(crate) fn read_ahead(
         &self,
         rows: &Rows,

@@ -171,9 +171,6 @@ impl Store {
 
     /// Returns the path of a file that has the content in the manifest, comparing it until `stop` is set. A damaged copy
     /// of an object is copied again.
-    ///
-    /// # Errors
-    /// Those of [`Self::path`] and [`require_content`].
     pub(crate) fn sound_path(
         &self,
         entry: &FileEntry,
@@ -190,9 +187,6 @@ impl Store {
     }
 
     /// Checks that `wavemill gc` has not removed the data of the version.
-    ///
-    /// # Errors
-    /// [`DatasetError::Store`].
     pub(crate) fn require_data(&self) -> Result<(), DatasetError> {
         Ok(self.folder.require_data(&self.committed)?)
     }

@@ -663,8 +663,8 @@ fn driver_failure(
 /// Returns the driver's message for an error, followed by the error's name.
 pub(super) fn describe(error: DriverError) -> String {
     let name = format!("{:?}", error.0);
-    error.error_string().map_or(name.clone(), |words| {
-        format!("{} ({name})", words.to_string_lossy())
+    error.error_string().map_or(name.clone(), |message| {
+        format!("{} ({name})", message.to_string_lossy())
     })
 }
 

@@ -10,9 +10,9 @@ use stand_in::Machine;
 const TEST: &str = "parity::cases::silence_is_all_zero_after_minmax";
 
 /// Runs tests of this program with a CUDA driver that refuses to initialise; returns their success and output.
-fn ran(name: &str, words: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
+fn ran(name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let refusing = Machine::new(name).with("FAKE_INIT", "999");
-    let output = refusing.start(&[&["--exact"], words].concat(), variables);
+    let output = refusing.start(&[&["--exact"], arguments].concat(), variables);
     (
         output.status.success(),
         String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -76,9 +76,9 @@ impl Machine {
     }
 
     /// Starts this program on the machine, in a separate process, because libraries are searched once per process.
-    pub(crate) fn start(&self, words: &[&str], variables: &[(&str, &str)]) -> Output {
+    pub(crate) fn start(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args(words);
+        command.args(arguments);
 
         for name in [
             "VIRTUAL_ENV",

@@ -53,9 +53,6 @@ impl ResampleArgs {
     }
 
     /// Checks the ranges of both rates.
-    ///
-    /// # Errors
-    /// [`ResampleError::Rate`].
     pub fn validate(&self) -> Result<(), ResampleError> {
         let Self { from_hz, to_hz } = *self;
         if (MIN_HZ..=MAX_FROM_HZ).contains(&from_hz) && (MIN_HZ..=MAX_TO_HZ).contains(&to_hz) {

@@ -20,9 +20,6 @@ const FIXED_ELEMENTS_MAX: u64 = 1 << 24;
 
 /// Refuses a plan in which the type of a column is nested so deeply that walking it recursively could take too much
 /// stack.
-///
-/// # Errors
-/// [`CatalogError::Unusable`].
 pub fn require_shallow_columns(plan: &LogicalPlan) -> Result<(), CatalogError> {
     let mut deep = None;
     plan.apply_with_subqueries(|node| {

@@ -444,10 +444,10 @@ mod tests {
         Ok((wave.n_announced.unwrap_or(u64::MAX), wave.data.len()))
     }
 
-    fn refused(chunks: &[Vec<u8>], reason: Reason, words: &str) {
+    fn refused(chunks: &[Vec<u8>], reason: Reason, message: &str) {
         let (got, detail) = outcome(chunks).unwrap_err();
         assert_eq!(got, reason, "{detail}");
-        assert!(detail.contains(words), "{detail}");
+        assert!(detail.contains(message), "{detail}");
     }
 
     #[test]
@@ -472,7 +472,7 @@ mod tests {
 
         let [mono, stereo] = [1, 2].map(|n_channels| fmt(1, n_channels, 16));
         let short = chunk(b"fmt ", &[1, 0, 1, 0]);
-        for (chunks, words) in [
+        for (chunks, message) in [
             (vec![mono.clone(), stereo, data.clone()], "two fmt chunks"),
             (vec![data.clone(), mono.clone()], "before a fmt chunk"),
             (vec![short, data.clone()], "too short"),
@@ -480,11 +480,11 @@ mod tests {
             (vec![mono], "no data chunk"),
             (vec![], "no data chunk"),
         ] {
-            refused(&chunks, Reason::NotAudio, words);
+            refused(&chunks, Reason::NotAudio, message);
         }
-        for (header, words) in [(fmt(1, 1, 12), "12 bits"), (fmt(2, 1, 4), "0x0002")] {
+        for (header, message) in [(fmt(1, 1, 12), "12 bits"), (fmt(2, 1, 4), "0x0002")] {
             let chunks = [header, data.clone()];
-            refused(&chunks, Reason::UnsupportedCodec, words);
+            refused(&chunks, Reason::UnsupportedCodec, message);
         }
 
         assert_eq!(
@@ -505,10 +505,10 @@ mod tests {
     #[test]
     fn samples_in_larger_blocks_are_not_decoded() {
         let data = chunk(b"data", &[0; 24]);
-        let words = "samples of 6 bytes in blocks of 8 bytes";
+        let message = "samples of 6 bytes in blocks of 8 bytes";
         let padded = with_blocks(fmt(1, 2, 24), 8);
         let chunks = [padded.clone(), data.clone()];
-        refused(&chunks, Reason::UnsupportedCodec, words);
+        refused(&chunks, Reason::UnsupportedCodec, message);
 
         // Block sizes that no container has are ignored, and so is one that the byte rate contradicts.
         let mut contradicted = padded;
@@ -582,10 +582,10 @@ mod tests {
 
         // The chunk begins after the header of 12 bytes and a chunk of 24 bytes.
         list.pop();
-        let words = "chunk LIST at byte 36 has 13 bytes, and the padding byte after this odd number is missing: \
+        let message = "chunk LIST at byte 36 has 13 bytes, and the padding byte after this odd number is missing: \
                      insert a byte 0 at byte 57";
         let unpadded = [fmt(1, 1, 16), list, data];
-        refused(&unpadded, Reason::NotAudio, words);
+        refused(&unpadded, Reason::NotAudio, message);
     }
 
     /// Returns an extensible `fmt ` chunk for two channels, followed by a `data` chunk.
@@ -609,11 +609,11 @@ mod tests {
         }
 
         assert_eq!(outcome(&extensible(32, 3, 3, &GUID_ENDS[1])), Ok((3, 24)));
-        for (chunks, words) in [
+        for (chunks, message) in [
             (extensible(24, 3, 1, &[7; 14]), "GUID"),
             (extensible(40, 3, 1, &GUID_ENDS[0]), "40 bits"),
         ] {
-            refused(&chunks, Reason::UnsupportedCodec, words);
+            refused(&chunks, Reason::UnsupportedCodec, message);
         }
     }
 

@@ -179,9 +179,6 @@ impl FeaturePlan {
     }
 
     /// Returns a hash of the hashes of all models' files; `None` without models.
-    ///
-    /// # Errors
-    /// None in practice.
     pub(crate) fn models_id(&self) -> Result<Option<String>, serde_json::Error> {
         let hashes: Vec<&str> = self
             .of_models()

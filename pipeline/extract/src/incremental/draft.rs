@@ -137,9 +137,6 @@ impl DraftInputs<'_, '_> {
 
 impl<'j> Draft<'j> {
     /// Makes the draft again, unless it was made for the version `parent`.
-    ///
-    /// # Errors
-    /// The errors of [`DraftInputs::draft`].
     pub(crate) fn renew(
         &mut self,
         inputs: &DraftInputs<'j, '_>,
@@ -154,9 +151,6 @@ impl<'j> Draft<'j> {
     }
 
     /// Returns the draft's tracks with the known contents of their files, for comparison with an existing version.
-    ///
-    /// # Errors
-    /// None in practice.
     pub(crate) fn state(
         &self,
         known: &KnownInputs,

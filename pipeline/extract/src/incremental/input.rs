@@ -85,9 +85,6 @@ impl Input {
 }
 
 /// Lists the clips of a recipe's data set in the folder or zip `audio`.
-///
-/// # Errors
-/// [`ExtractError::Source`].
 pub(crate) fn open_source(
     audio: &Path,
     recipe: &Recipe,
@@ -99,9 +96,6 @@ pub(crate) fn open_source(
 }
 
 /// Opens some of the clips that [`open_source`] listed. `root` is the path of the audio root in `audio`.
-///
-/// # Errors
-/// [`ExtractError::Source`].
 pub(crate) fn reopen_source(
     audio: &Path,
     recipe: &Recipe,

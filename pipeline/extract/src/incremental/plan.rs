@@ -93,9 +93,6 @@ impl<'a> Plan<'a> {
     }
 
     /// Returns an id of the set of all features of the plan.
-    ///
-    /// # Errors
-    /// None in practice.
     pub(crate) fn features_id(&self) -> Result<String, ExtractError> {
         Ok(canonical::id(&self.features.entries())?)
     }

@@ -236,9 +236,6 @@ pub(super) fn clip_rejects(finished: &FinishedShards) -> impl Iterator<Item = &R
 }
 
 /// Checks the number of rejects again before the commit, because shards of earlier runs add rejects of their own.
-///
-/// # Errors
-/// [`ExtractError::TooManyRejects`].
 pub(super) fn check_rejects(
     finished: &FinishedShards,
     work: &PlannedWork,

@@ -37,9 +37,6 @@ pub(super) fn further(job: &Job) -> Result<Vec<ExtraTable>, ExtractError> {
 
 /// Returns how many tables a run writes: the catalog's tables, the additional tables of the data set, `rejects`,
 /// `inputs`, `classes` and `audio_files`.
-///
-/// # Errors
-/// The errors of [`further`].
 pub(super) fn count(job: &Job, catalog: &Catalog) -> Result<usize, ExtractError> {
     Ok(catalog.tables.len() + further(job)?.len() + 4)
 }

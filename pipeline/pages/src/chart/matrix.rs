@@ -166,7 +166,7 @@ impl Drawing for Matrix {
         let rows = self.counts.iter().enumerate();
         let right: u64 = rows.filter_map(|(place, row)| row.get(place)).sum();
 
-        let mut words = format!(
+        let mut message = format!(
             "Confusion matrix of {} by {} with {} classes: {} of {} ({}) are on the diagonal.",
             self.down,
             self.across,
@@ -177,14 +177,14 @@ impl Drawing for Matrix {
         );
 
         if let Some((row, column, n)) = self.most_confused() {
-            words += &format!(
+            message += &format!(
                 " Most frequent confusion ({} times): {} predicted as {}.",
                 count(n),
                 label(&self.names[row], NAME_CHARS_MAX),
                 label(&self.names[column], NAME_CHARS_MAX)
             );
         }
-        words
+        message
     }
 
     fn table(&self) -> Table {

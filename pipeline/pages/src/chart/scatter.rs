@@ -209,19 +209,19 @@ impl Drawing for Scatter {
 
     fn summary(&self) -> String {
         let all = self.tally(|_| true);
-        let mut words = format!(
+        let mut message = format!(
             "Scatter plot of {} {} in {} groups.",
             count(all.points),
             self.counted,
             self.groups.len()
         );
         if all.right + all.wrong > 0 {
-            words += &format!(
+            message += &format!(
                 " {} of the labelled points are correct.",
                 fraction(all.right, all.right + all.wrong)
             );
         }
-        words
+        message
     }
 
     fn table(&self) -> Table {

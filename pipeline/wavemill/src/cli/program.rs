@@ -11,8 +11,8 @@ static WORDS: OnceLock<Vec<OsString>> = OnceLock::new();
 
 /// Sets the words that start this program: an executable and its first arguments, such as `python -m wavemill`. Without
 /// this call, the executable of this process is started. Only the first call has an effect.
-pub fn starts_with(words: Vec<OsString>) {
-    let _ = WORDS.set(words);
+pub fn starts_with(arguments: Vec<OsString>) {
+    let _ = WORDS.set(arguments);
 }
 
 /// Returns the command that starts this program.
@@ -20,7 +20,7 @@ pub fn starts_with(words: Vec<OsString>) {
 /// # Errors
 /// The path of this process's executable is unknown.
 pub(super) fn this_program() -> io::Result<Command> {
-    match WORDS.get().and_then(|words| words.split_first()) {
+    match WORDS.get().and_then(|arguments| arguments.split_first()) {
         Some((program, args)) => {
             let mut command = Command::new(program);
             command.args(args);
@@ -32,7 +32,7 @@ pub(super) fn this_program() -> io::Result<Command> {
 
 /// Returns the path of this program's executable, or an empty path if it is unknown.
 pub(super) fn executable() -> PathBuf {
-    match WORDS.get().and_then(|words| words.first()) {
+    match WORDS.get().and_then(|arguments| arguments.first()) {
         Some(program) => PathBuf::from(program),
         None => std::env::current_exe().unwrap_or_default(),
     }
@@ -72,10 +72,10 @@ mod tests {
             .display()
             .to_string();
 
-        let words = not_there("demo-audio", "`x`");
+        let message = not_there("demo-audio", "`x`");
         assert!(
-            words.contains(&format!("searched in {folder} and on PATH")),
-            "{words}"
+            message.contains(&format!("searched in {folder} and on PATH")),
+            "{message}"
         );
 
         assert_eq!(beside("no-such-program"), Path::new("no-such-program"));

@@ -67,9 +67,6 @@ pub struct PlanCommand {
 
 impl PlanCommand {
     /// Plans the version and prints the plan's id.
-    ///
-    /// # Errors
-    /// The errors of [`ExtractCommand::run`].
     pub fn run(&self) -> Result<u8> {
         let extract = &self.extract;
         if extract.dry_run {
@@ -90,9 +87,6 @@ impl PlanCommand {
     }
 
     /// Plans the version.
-    ///
-    /// # Errors
-    /// The errors of [`ExtractCommand::run`].
     pub fn report(&self, monitor: &RunMonitor) -> Result<PlanReport> {
         wavemill_kernels::return_large_blocks();
         let (job, settings) = self.extract.plan()?;
@@ -144,9 +138,6 @@ impl WorkCommand {
     }
 
     /// Writes the part.
-    ///
-    /// # Errors
-    /// The errors of [`WorkCommand::run`].
     pub fn report(&self, monitor: &RunMonitor) -> Result<WorkReport> {
         wavemill_kernels::return_large_blocks();
         let job = WorkJob {
@@ -180,9 +171,6 @@ pub struct CommitCommand {
 
 impl CommitCommand {
     /// Commits the version and prints the report.
-    ///
-    /// # Errors
-    /// [`wavemill_extract::error::ExtractError`].
     pub fn run(&self) -> Result<u8> {
         let monitor = RunMonitor::default();
         let start = Instant::now();
@@ -192,9 +180,6 @@ impl CommitCommand {
     }
 
     /// Commits the version.
-    ///
-    /// # Errors
-    /// The errors of [`CommitCommand::run`].
     pub fn report(&self, monitor: &RunMonitor) -> Result<Report> {
         let settings = Settings {
             lock_wait: self.wait.duration(),

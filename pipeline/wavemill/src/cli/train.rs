@@ -264,14 +264,14 @@ fn run_name(run: &Path) -> String {
 /// Returns the output flags (such as `--quiet`) to pass to another program, as the user gave them.
 pub(super) fn output_args() -> Vec<String> {
     let output = OutputArgs::get();
-    let mut words = Vec::new();
+    let mut arguments = Vec::new();
     if output.progress != ProgressFormat::Auto {
         let value = output.progress.to_possible_value().unwrap_or_default();
-        words.push(format!("--progress={}", value.get_name()));
+        arguments.push(format!("--progress={}", value.get_name()));
     }
-    words.extend(output.quiet.then(|| "--quiet".to_owned()));
-    words.extend(output.verbose.then(|| "--verbose".to_owned()));
-    words
+    arguments.extend(output.quiet.then(|| "--quiet".to_owned()));
+    arguments.extend(output.verbose.then(|| "--verbose".to_owned()));
+    arguments
 }
 
 /// Returns a child's exit code, or 1 if a signal ended it.

@@ -90,9 +90,6 @@ impl<'a> Reader<'a> {
     }
 
     /// Calls `visit` with batches of the given columns, for all rows of a file.
-    ///
-    /// # Errors
-    /// The same errors as [`Reader::split`].
     pub(super) fn file(
         &self,
         file: &FileEntry,

@@ -58,9 +58,6 @@ impl<'a> Answers<'a> {
     }
 
     /// Runs a query and returns its rows as a table whose columns have the names of the result's columns.
-    ///
-    /// # Errors
-    /// The errors of [`Answers::ask`].
     pub(super) fn table(&self, query: &str) -> Result<Table, SqlError> {
         let answer = self.ask(query)?;
         let fields = answer.batch.schema();
@@ -118,9 +115,6 @@ impl Answer {
     }
 
     /// Returns a column of the result as counts, with 0 for null.
-    ///
-    /// # Errors
-    /// The same errors as [`Answer::texts`].
     pub(super) fn counts(&self, name: &str) -> Result<Vec<u64>, SqlError> {
         let column = cast(self.column(name)?, &DataType::Int64)?;
         let counts = column.as_primitive::<Int64Type>();
@@ -131,26 +125,17 @@ impl Answer {
     }
 
     /// Returns a column of the result as floating-point numbers.
-    ///
-    /// # Errors
-    /// The same errors as [`Answer::texts`].
     pub(super) fn numbers(&self, name: &str) -> Result<Vec<Option<f64>>, SqlError> {
         let column = cast(self.column(name)?, &DataType::Float64)?;
         Ok(column.as_primitive::<Float64Type>().iter().collect())
     }
 
     /// Returns the count in a result of one row.
-    ///
-    /// # Errors
-    /// The same errors as [`Answer::texts`].
     pub(super) fn count(&self, name: &str) -> Result<u64, SqlError> {
         Ok(self.counts(name)?.first().copied().unwrap_or(0))
     }
 
     /// Returns the number in a result of one row, if it is not null.
-    ///
-    /// # Errors
-    /// The same errors as [`Answer::texts`].
     pub(super) fn number(&self, name: &str) -> Result<Option<f64>, SqlError> {
         Ok(self.numbers(name)?.first().copied().flatten())
     }

@@ -85,16 +85,16 @@ pub(crate) fn page(
 
 fn lead(subject: Subject<'_>) -> String {
     let manifest = subject.manifest;
-    let mut words = format!("wavemill feature store, plan {}.", manifest.plan_id);
+    let mut message = format!("wavemill feature store, plan {}.", manifest.plan_id);
     let description = manifest.recipe.description.trim_end_matches('.');
     if !description.is_empty() {
-        words = format!("{description}. {words}");
+        message = format!("{description}. {message}");
     }
     let tags = subject.tags.of_version(subject.version);
     if !tags.is_empty() {
-        words += &format!(" Tagged {}.", tags.join(", "));
+        message += &format!(" Tagged {}.", tags.join(", "));
     }
-    words
+    message
 }
 
 fn facts(manifest: &Manifest) -> Vec<Fact> {

@@ -58,7 +58,7 @@ fn vectors(data: &Path) -> Result<(), Failed> {
 
     let mut faults = Vec::new();
     for name in names {
-        let (outcome, words) = match Channels::decode(&fs::read(folder.join(name))?, None) {
+        let (outcome, message) = match Channels::decode(&fs::read(folder.join(name))?, None) {
             Err(Reject {
                 reason: Reason::UnsupportedCodec,
                 detail,
@@ -77,14 +77,14 @@ fn vectors(data: &Path) -> Result<(), Failed> {
                 (outcome, format!("{of_limit:.4} of the limit"))
             }
         };
-        println!("{name}: {outcome:?}, {words}");
+        println!("{name}: {outcome:?}, {message}");
 
         let wanted = KNOWN_DEVIATIONS
             .iter()
             .find(|(not_met, _)| *not_met == name)
             .map_or(Outcome::Passes, |(_, wanted)| *wanted);
         if outcome != wanted {
-            faults.push(format!("{name}: {outcome:?} ({words}), not {wanted:?}"));
+            faults.push(format!("{name}: {outcome:?} ({message}), not {wanted:?}"));
         }
     }
 

@@ -99,9 +99,6 @@ pub(crate) fn open(
 
 /// Parses an address, and refuses a user, a password and a query: requests have none of them. They may be secret, so
 /// the error does not contain them.
-///
-/// # Errors
-/// [`RemoteError::Address`].
 pub(crate) fn parsed(address: &str, is_input: bool) -> Result<Url, RemoteError> {
     let url = Url::parse(address)
         .map_err(|error| RemoteError::address(address, format!("not an address: {error}")))?;

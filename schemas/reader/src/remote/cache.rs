@@ -72,9 +72,6 @@ pub struct Mirror {
 
 impl Mirror {
     /// Opens the store at `address` and copies its manifests and tags. Removes what killed processes left unfinished.
-    ///
-    /// # Errors
-    /// [`RemoteError`].
     pub fn open(address: &str, purpose: Purpose) -> Result<Self, RemoteError> {
         let remote = Remote::new(address)?;
         let name = blake3::hash(remote.address().as_bytes()).to_hex();
@@ -112,9 +109,6 @@ impl Mirror {
     }
 
     /// Copies those objects below a small folder that differ from their copies.
-    ///
-    /// # Errors
-    /// [`RemoteError`].
     pub fn pull(&self, folder: &str) -> Result<(), RemoteError> {
         self.pull_found(&self.list(folder)?)
     }
@@ -143,9 +137,6 @@ impl Mirror {
 
     /// Makes the copies below a small folder equal to the objects: like [`Mirror::pull`], and removes copies without an
     /// object. No other process may write files there.
-    ///
-    /// # Errors
-    /// [`RemoteError`].
     pub fn equalize(&self, folder: &str) -> Result<(), RemoteError> {
         let listed_at = SystemTime::now();
         let found = self.list(folder)?;
@@ -188,9 +179,6 @@ impl Mirror {
     }
 
     /// Removes the copies below a folder that are not equal to an object, by size and time of modification.
-    ///
-    /// # Errors
-    /// [`RemoteError`].
     pub fn forget_changed(&self, folder: &str) -> Result<(), RemoteError> {
         let listed_at = SystemTime::now();
         let mut found = self.list(folder)?;
@@ -199,9 +187,6 @@ impl Mirror {
     }
 
     /// Copies small files again, or removes the copies of those that do not exist.
-    ///
-    /// # Errors
-    /// [`RemoteError`].
     pub fn pull_files(&self, names: &[String]) -> Result<(), RemoteError> {
         let copies = names.iter().map(|name| self.copy_of(name, None));
         let exist = self.remote.download(copies.collect())?;
@@ -214,9 +199,6 @@ impl Mirror {
     }
 
     /// Copies manifests and tags again, and the names of the plans with data.
-    ///
-    /// # Errors
-    /// [`RemoteError`].
     pub fn refresh(&self) -> Result<(), RemoteError> {
         for folder in VERSION_FOLDERS {
             self.equalize(folder)?;
@@ -262,9 +244,6 @@ impl Mirror {
     }
 
     /// Copies files as [`Mirror::fetch`] does, but leaves a tenth of the limit to files that have to be copied.
-    ///
-    /// # Errors
-    /// As [`Mirror::fetch`].
     pub fn fetch_spare(&self, files: &[&FileEntry]) -> Result<(), RemoteError> {
         self.fetch_below(files, limit_bytes()? / 10 * 9)
     }

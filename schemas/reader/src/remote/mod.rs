@@ -131,9 +131,6 @@ impl Remote {
     }
 
     /// Creates a folder that is only read, which may also be on a web server. No request is sent.
-    ///
-    /// # Errors
-    /// As [`Remote::new`].
     pub fn input(address: &str) -> Result<Self, RemoteError> {
         Self::open(address, true)
     }
@@ -156,9 +153,6 @@ impl Remote {
     }
 
     /// Returns the objects directly or indirectly below `folder`, sorted by name.
-    ///
-    /// # Errors
-    /// [`RemoteError::Request`].
     pub fn list(&self, folder: &str) -> Result<Vec<Found>, RemoteError> {
         let prefix = ObjectPath::from(folder);
         let below = prefix.clone();
@@ -182,9 +176,6 @@ impl Remote {
     }
 
     /// Reports whether there is an object below this folder. A web server has no folders.
-    ///
-    /// # Errors
-    /// [`RemoteError::Request`].
     pub fn has_objects(&self) -> Result<bool, RemoteError> {
         if self.address.starts_with("http") {
             return Ok(false);
@@ -293,9 +284,6 @@ impl Remote {
     }
 
     /// Finds an object that other programs may have named; returns `None` if it does not exist.
-    ///
-    /// # Errors
-    /// [`RemoteError::Request`].
     pub(crate) fn find(&self, name: &str) -> Result<Option<ObjectMeta>, RemoteError> {
         let location = input_path(name);
         let path = location.clone();
@@ -309,9 +297,6 @@ impl Remote {
     }
 
     /// Returns the names of the folders directly below `folder`.
-    ///
-    /// # Errors
-    /// [`RemoteError::Request`].
     pub fn folders(&self, folder: &str) -> Result<Vec<String>, RemoteError> {
         let prefix = ObjectPath::from(folder);
         let below = prefix.clone();
@@ -343,9 +328,6 @@ impl Remote {
     }
 
     /// Reads a whole object; returns `None` if it does not exist.
-    ///
-    /// # Errors
-    /// [`RemoteError::Request`].
     pub fn get(&self, name: &str) -> Result<Option<Bytes>, RemoteError> {
         let path = input_path(name);
         let objects = Arc::clone(&self.objects);
@@ -437,9 +419,6 @@ impl Remote {
     }
 
     /// Returns the size of an object in bytes; `None` if it does not exist.
-    ///
-    /// # Errors
-    /// [`RemoteError::Request`].
     pub fn size(&self, name: &str) -> Result<Option<u64>, RemoteError> {
         Ok(self.find(name)?.map(|found| found.size))
     }
@@ -463,9 +442,6 @@ impl Remote {
     }
 
     /// Writes a small object, or replaces it.
-    ///
-    /// # Errors
-    /// [`RemoteError::Request`].
     pub fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), RemoteError> {
         self.put_as(name, bytes.into(), PutMode::Overwrite)
             .map_err(self.failed("write", name))
@@ -473,9 +449,6 @@ impl Remote {
 
     /// Writes a small object unless it exists already. Returns true if it was written. It may return false although this
     /// call wrote the object, if the answer to the request was lost.
-    ///
-    /// # Errors
-    /// [`RemoteError::Request`].
     pub fn put_absent(&self, name: &str, bytes: Vec<u8>) -> Result<bool, RemoteError> {
         let payload = PutPayload::from(bytes);
         let mut attempts = 0;
@@ -557,9 +530,6 @@ impl Remote {
     }
 
     /// Copies an object within the object store.
-    ///
-    /// # Errors
-    /// [`RemoteError::Request`].
     pub fn copy(&self, from: &str, to: &str) -> Result<(), RemoteError> {
         let (from_path, to_path) = (ObjectPath::from(from), ObjectPath::from(to));
         let objects = Arc::clone(&self.objects);
@@ -568,9 +538,6 @@ impl Remote {
     }
 
     /// Removes objects, which need not exist.
-    ///
-    /// # Errors
-    /// [`RemoteError::Request`].
     pub fn delete(&self, names: &[String]) -> Result<(), RemoteError> {
         let this = self.clone();
         let names = names.to_vec();

@@ -18,9 +18,6 @@ pub struct Object {
 
 impl Object {
     /// Finds the object at `address`, such as `s3://bucket/music.zip`; returns `None` if there is none.
-    ///
-    /// # Errors
-    /// [`RemoteError::Address`], [`RemoteError::Request`].
     pub fn find(address: &str) -> Result<Option<Self>, RemoteError> {
         address::parsed(address, true)?;
         let (parent, name) = address
@@ -68,9 +65,6 @@ impl Object {
     }
 
     /// Reads the whole object.
-    ///
-    /// # Errors
-    /// As [`Object::read`].
     pub fn read_all(&self) -> io::Result<Bytes> {
         self.read(0..self.bytes())
     }

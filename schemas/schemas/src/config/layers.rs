@@ -211,7 +211,7 @@ mod tests {
     fn errors_state_their_location() {
         let shipped = ShippedConfig::find("fma-small").expect("shipped");
         let set = ["train.epoch=2".to_owned()];
-        for (text, sets, words) in [
+        for (text, sets, message) in [
             (
                 "seed = 1\n[train]\nepoch = 2",
                 &[][..],
@@ -221,7 +221,7 @@ mod tests {
         ] {
             let error = Config::layered(Some(shipped), text, "mine.toml", sets);
             let error = error.expect_err("wrong").to_string();
-            assert!(error.starts_with(words), "{error}");
+            assert!(error.starts_with(message), "{error}");
         }
     }
 }

@@ -166,9 +166,6 @@ impl Recipe {
     ///
     /// A set is `key=value`: `split.seed=7`, `features.log_mel.n_mels=96` (elements by their `name`, cleaning steps by
     /// their `step`). The value is TOML, or text if it is not valid TOML; `none` removes an optional key.
-    ///
-    /// # Errors
-    /// The errors of [`Source::find`] and [`Source::parse`].
     pub fn load(name_or_file: &str, sets: &[String]) -> Result<Self, PlainError> {
         Source::find(name_or_file)?
             .parse(sets)
@@ -176,9 +173,6 @@ impl Recipe {
     }
 
     /// Parses a recipe; error messages refer to its file as `origin`.
-    ///
-    /// # Errors
-    /// The errors of [`Source::parse`].
     pub fn parse(text: &str, origin: &str, sets: &[String]) -> Result<Self, PlainError> {
         let source = Source {
             origin: origin.to_owned(),

@@ -137,7 +137,7 @@ fn note(map: &MapRows) -> String {
         return String::new();
     };
 
-    let mut words = format!(
+    let mut message = format!(
         "Computed by {} with perplexity {}, from the checkpoint of step {}.",
         made.method,
         number(made.perplexity),
@@ -146,11 +146,11 @@ fn note(map: &MapRows) -> String {
 
     let n_rows = map.places.len() as u64;
     if n_rows < made.rows_of_side {
-        words += &format!(
+        message += &format!(
             " A random sample of {} of {} rows.",
             count(n_rows),
             count(made.rows_of_side)
         );
     }
-    words
+    message
 }

@@ -61,7 +61,7 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
     let n_labelled = tracks.labelled().count() as u64;
     let mistakes = mistakes_of(&tracks);
     let n_wrong = mistakes.len() as u64;
-    let mut words = format!(
+    let mut message = format!(
         "{name}: {} of {} {} ({}) were misclassified.",
         count(n_wrong),
         count(n_labelled),
@@ -69,12 +69,12 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
         fraction(n_wrong, n_labelled)
     );
     if mistakes.len() > MISTAKES_MAX {
-        words += &format!(
+        message += &format!(
             " The {MISTAKES_MAX} with the highest confidence are shown; docs/trainer.md contains a query for all of \
              them."
         );
     }
-    section.add_text(words);
+    section.add_text(message);
     if mistakes.is_empty() {
         return;
     }

@@ -138,9 +138,6 @@ impl PredictionRows {
 
 impl MapRows {
     /// Reads the map in the file `path`. Returns `None` if the file does not exist.
-    ///
-    /// # Errors
-    /// The errors of [`PredictionRows::read`].
     pub(super) fn read(path: &Path) -> Result<Option<Self>, EvaluationError> {
         read(path, "--map", Self::from_batches)
     }

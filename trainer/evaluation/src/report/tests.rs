@@ -222,8 +222,8 @@ fn titles_of(page: &Page) -> Vec<&str> {
 fn paragraphs(section: &Section) -> String {
     let mut text = String::new();
     for part in &section.parts {
-        if let Part::Text(words) | Part::Warning(words) = part {
-            text += words;
+        if let Part::Text(message) | Part::Warning(message) = part {
+            text += message;
             text.push('\n');
         }
     }
@@ -236,9 +236,9 @@ fn titled<'a>(page: &'a Page, title: &str) -> &'a Section {
     found.unwrap_or_else(|| panic!("no section {title}: {:?}", titles_of(page)))
 }
 
-fn assert_section_says(page: &Page, title: &str, words: &str) {
+fn assert_section_says(page: &Page, title: &str, message: &str) {
     let text = paragraphs(titled(page, title));
-    assert!(text.contains(words), "{title}: {text}");
+    assert!(text.contains(message), "{title}: {text}");
 }
 
 #[test]
@@ -286,11 +286,11 @@ fn a_run_without_files_of_eval_names_the_commands() {
 fn mistakes_are_the_wrong_tracks_with_the_surest_first() {
     let page = page(&[evaluated("lstm-1", 5)]);
     let section = titled(&page, "Misclassified tracks");
-    let words = paragraphs(section);
-    assert!(words.contains("12 of 60 tracks (20.0 %)"), "{words}");
+    let message = paragraphs(section);
+    assert!(message.contains("12 of 60 tracks (20.0 %)"), "{message}");
     assert!(
-        words.contains("does not record the location of its store"),
-        "{words}"
+        message.contains("does not record the location of its store"),
+        "{message}"
     );
 
     let mut tables = section.parts.iter().filter_map(|part| match part {
@@ -389,8 +389,8 @@ fn predictions_made_elsewhere_have_the_sections_of_a_run_about_them() {
         "Misclassified tracks",
     ];
     assert_eq!(titles_of(&page), wanted);
-    let words = paragraphs(titled(&page, "Predictions"));
-    assert_eq!(words, "mine: no test row of genre is Pop\n");
+    let message = paragraphs(titled(&page, "Predictions"));
+    assert_eq!(message, "mine: no test row of genre is Pop\n");
 
     // Apart from the first, the sections are those of a run with the same predictions.
     let run = super::page(&[evaluated("mine", 5)]);
@@ -498,8 +498,8 @@ fn incomparable_predictions_are_explained() {
 #[test]
 fn files_of_other_weights_or_rows_are_reported() {
     let same = evaluated("same", 5);
-    let words = paragraphs(titled(&page(&[same]), "Run"));
-    assert!(!words.contains("parquet"), "{words}");
+    let message = paragraphs(titled(&page(&[same]), "Run"));
+    assert!(!message.contains("parquet"), "{message}");
 
     let mut other = evaluated("other", 5);
     if let Some(rows) = &mut other.predictions {
@@ -508,15 +508,15 @@ fn files_of_other_weights_or_rows_are_reported() {
     if let Some(rows) = &mut other.map {
         rows.about.manifest = "another".to_owned();
     }
-    let words = paragraphs(titled(&page(&[other]), "Run"));
+    let message = paragraphs(titled(&page(&[other]), "Run"));
     assert!(
-        words.contains("predictions.parquet was computed from the checkpoint of step 10, but the scores of the result \
+        message.contains("predictions.parquet was computed from the checkpoint of step 10, but the scores of the result \
                         from that of step 20"),
-        "{words}"
+        "{message}"
     );
     assert!(
-        words.contains("map.parquet was computed on another version of the store"),
-        "{words}"
+        message.contains("map.parquet was computed on another version of the store"),
+        "{message}"
     );
 }
 
@@ -527,8 +527,8 @@ fn a_run_that_has_not_ended_and_one_that_has_nothing() {
         ..run("begun", 5)
     };
     let page_of_begun = page(&[begun]);
-    let words = paragraphs(titled(&page_of_begun, "Run"));
-    assert!(words.contains("fit --resume runs/begun"), "{words}");
+    let message = paragraphs(titled(&page_of_begun, "Run"));
+    assert!(message.contains("fit --resume runs/begun"), "{message}");
     assert!(titles_of(&page_of_begun).contains(&"Learning curves"));
 
     let empty = RunRecord {
@@ -667,9 +667,9 @@ fn a_page_of_many_classes_lists_the_most_frequent_confusions() {
 #[test]
 fn damaged_files_are_named_with_what_writes_them() {
     let folder = tempfile::tempdir().expect("a folder");
-    let assert_says = |words: &str| {
+    let assert_says = |message: &str| {
         let error = RunRecord::read(folder.path(), None).expect_err("damage");
-        assert!(error.to_string().contains(words), "{error}");
+        assert!(error.to_string().contains(message), "{error}");
     };
 
     let run = RunDir::take(folder.path()).expect("room");

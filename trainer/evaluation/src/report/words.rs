@@ -36,12 +36,12 @@ pub(super) fn draws(draws: &Draws, noun: Noun) -> String {
         Unit::Artist => "artists, each with all of their tracks",
         Unit::Track => "tracks, because no artist is known",
     });
-    let mut words = format!(
+    let mut message = format!(
         "Brackets contain 95 % bootstrap confidence intervals: {} resamples of {} {what}.",
         draws.resamples, draws.units
     );
     if draws.has_small_classes() {
-        words += &format!(" There are {}.", draws.small_classes(noun));
+        message += &format!(" There are {}.", draws.small_classes(noun));
     }
-    words
+    message
 }

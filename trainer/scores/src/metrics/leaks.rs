@@ -276,13 +276,13 @@ impl Leaks {
     pub fn sentence(&self) -> String {
         let mut found = Vec::new();
         let mut unknown = Vec::new();
-        for (kind, words) in KINDS {
+        for (kind, message) in KINDS {
             let Some(leak) = self.shared.get(kind) else {
                 continue;
             };
             if leak.tracks > 0 {
                 let percent = 100.0 * leak.share;
-                found.push(format!("{} ({percent:.1} %) {words}", leak.tracks));
+                found.push(format!("{} ({percent:.1} %) {message}", leak.tracks));
             }
             if leak.known == 0 {
                 unknown.push(kind);

@@ -232,9 +232,6 @@ impl EvalCommand {
     }
 
     /// Opens another run on the evaluated rows.
-    ///
-    /// # Errors
-    /// Those of [`Self::open`].
     fn open_other(&self, run: &Path, speaks: bool) -> Result<OpenedRun> {
         self.open(run, &format!("run {}", folder_name(run)), speaks)
     }

@@ -356,9 +356,6 @@ pub(crate) fn is_stopped(error: &anyhow::Error) -> bool {
 /// Trains with signal handling and progress output. The first signal requests a stop after the step, the second exits.
 ///
 /// Ranks that stop on request leave the group together: rank 0 may still be writing, and an early leaver seems lost.
-///
-/// # Errors
-/// The errors of [`run::fit`].
 pub(crate) fn monitored(
     job: &Job,
     data: &Arc<Dataset>,

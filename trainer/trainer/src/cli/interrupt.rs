@@ -37,9 +37,6 @@ pub(crate) fn at_once(message: &'static str) -> Result<()> {
 }
 
 /// Returns a run's monitor, which signals can stop. All share one stop flag, since trials of a sweep run in sequence.
-///
-/// # Errors
-/// The errors of [`at_once`].
 pub(crate) fn monitor() -> Result<RunMonitor> {
     static STOP: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
     let stop = Arc::clone(lock(&STOP).get_or_insert_default());

@@ -229,9 +229,6 @@ fn unused_gpu(has_gpu: bool, reason: &str) -> Option<String> {
 
 impl MachineArgs {
     /// Divides the machine among `processes`. Each gets a GPU in turn or the CPU, and the requested threads or a share.
-    ///
-    /// # Errors
-    /// The errors of [`ComputeArgs::device`].
     pub(crate) fn shared_by(&self, processes: usize) -> Result<MachineShares> {
         // Processes share the machine's cores in the same way as the ranks of a job do.
         let alone = Ranks {

@@ -216,8 +216,8 @@ fn stage_name(stage: &Stage) -> String {
 fn operations(operations: &[Operation]) -> String {
     let mut shown = Vec::new();
     for operation in operations {
-        let words = format!("{} {}", operation.name, operation.settings);
-        shown.push(words.trim_end().to_owned());
+        let message = format!("{} {}", operation.name, operation.settings);
+        shown.push(message.trim_end().to_owned());
     }
     shown.join("; ")
 }

@@ -179,9 +179,6 @@ impl display::Snapshot for MapSnapshot {
 
 impl MapProgress {
     /// Creates the display for a t-SNE map that takes `steps` steps.
-    ///
-    /// # Errors
-    /// The errors of [`Display::new`].
     pub(crate) fn new(steps: usize) -> Result<Self, UsageError> {
         Ok(Self {
             steps,

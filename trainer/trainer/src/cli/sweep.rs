@@ -172,8 +172,8 @@ impl SweepCommand {
         let ranks = Ranks::from_env()?.unwrap_or_else(Ranks::solo);
         let at_once = self.jobs > 1;
         if at_once && ranks.world_size > 1 {
-            let words = "--jobs runs trials on this machine: it cannot be combined with ranks";
-            bail!(UsageError(words.to_owned()));
+            let message = "--jobs runs trials on this machine: it cannot be combined with ranks";
+            bail!(UsageError(message.to_owned()));
         }
 
         // With several jobs, trials are child processes, which would inherit the blocked signals.

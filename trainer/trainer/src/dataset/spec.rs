@@ -23,9 +23,6 @@ pub trait SpecTensors {
     ) -> Result<Tensor, DatasetError>;
 
     /// Converts rows like [`Self::spectrogram`] and returns them as the inputs of a model.
-    ///
-    /// # Errors
-    /// The errors of [`Self::spectrogram`].
     fn inputs(&self, rows: &[&[u8]], device: Device, kind: Kind) -> Result<Inputs, DatasetError>;
 }
 

@@ -130,9 +130,6 @@ impl Learner {
 
     /// Checks that all ranks read the same weights from `path`. Each rank reads its own machine's file, and another
     /// process may write a better checkpoint between two reads. All ranks must call this.
-    ///
-    /// # Errors
-    /// Those of [`Self::check_equal`].
     pub(super) fn check_weights_of(&self, path: &Path) -> Result<(), TrainError> {
         self.check_equal(&format!("weights of {}", path.display()))
     }

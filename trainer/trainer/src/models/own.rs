@@ -47,8 +47,8 @@ pub(crate) fn register(models: &[OwnModel]) -> Result<(), ModelError> {
         let mut names = TABLE.iter().map(|architecture| architecture.name);
         let is_repeated = models[..place].iter().any(|other| other.name == model.name);
         if is_repeated || names.any(|name| name == model.name) {
-            let words = format!("the name {} of an own model is already taken", model.name);
-            return Err(ModelError::unfit(words));
+            let message = format!("the name {} of an own model is already taken", model.name);
+            return Err(ModelError::unfit(message));
         }
     }
     let architectures = models.iter().map(|&model| architecture(model)).collect();
@@ -60,8 +60,9 @@ fn architecture(model: OwnModel) -> Architecture {
     let source = "the program of this model";
     let build = move |scope: &VarScope<'_>, dims: &Dims, config: &config::Model| {
         if config.dropout.is_some() || config.freeze || config.sync_batch_norm {
-            let words = "an own model has no model.dropout, model.freeze and model.sync_batch_norm";
-            return Err(ModelError::unfit(words));
+            let message =
+                "an own model has no model.dropout, model.freeze and model.sync_batch_norm";
+            return Err(ModelError::unfit(message));
         }
         let backbone: Box<dyn Backbone> = Box::new(OwnBackbone::new(model, &scope.path, dims)?);
         Ok(backbone)
@@ -105,11 +106,11 @@ impl OwnBackbone {
         match shape[..] {
             [1, width] => backbone.width = width,
             _ => {
-                let words = format!(
+                let message = format!(
                     "{} returns {shape:?} for one row, not [1, width]",
                     model.name
                 );
-                return Err(ModelError::unfit(words));
+                return Err(ModelError::unfit(message));
             }
         }
         Ok(backbone)

@@ -512,7 +512,7 @@ fn architecture_texts_match_the_models() {
             "{}; {}; {}",
             architecture.text, architecture.repository, architecture.our_choice
         );
-        let says = |words: &str| told.contains(words);
+        let says = |message: &str| told.contains(message);
 
         let is_complete = !says("; ;") && architecture.our_choice != "nothing";
         assert!(is_complete, "{name}: {told}");

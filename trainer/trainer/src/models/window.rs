@@ -63,17 +63,17 @@ impl Window {
 /// window has the stride that `usual` returns.
 pub(crate) fn describe_windows(windows: &[Window], usual: fn(&Window) -> i64) -> String {
     let kernels: Vec<String> = windows.iter().map(|w| w.kernel.to_string()).collect();
-    let mut words = kernels.join(" × ");
+    let mut message = kernels.join(" × ");
 
     if windows.iter().any(|window| window.stride != usual(window)) {
         let strides: Vec<i64> = windows.iter().map(|w| w.stride).collect();
-        words += &format!(", stride {}", format_numbers(&strides));
+        message += &format!(", stride {}", format_numbers(&strides));
     }
     if windows.iter().any(|window| window.padding > 0) {
         let paddings: Vec<i64> = windows.iter().map(|w| w.padding).collect();
-        words += &format!(", padding {}", format_numbers(&paddings));
+        message += &format!(", padding {}", format_numbers(&paddings));
     }
-    words
+    message
 }
 
 /// Formats one number per axis, or a single number if the numbers of all axes are equal.

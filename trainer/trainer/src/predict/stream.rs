@@ -286,8 +286,8 @@ fn invalid(problem: &str) -> ArrowError {
 /// Runs a step of Arrow's reader, which panics on some damaged messages.
 fn caught<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T, ArrowError> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
-        let words = panic_message(panic.as_ref()).unwrap_or("a message that cannot be read");
-        Err(invalid(words))
+        let text = panic_message(panic.as_ref()).unwrap_or("a message that cannot be read");
+        Err(invalid(text))
     })
 }
 

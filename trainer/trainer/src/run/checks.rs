@@ -359,8 +359,8 @@ mod tests {
         Ok(data.warnings().join("; "))
     }
 
-    fn assert_says(said: &str, words: &str) {
-        assert!(said.contains(words), "{said}");
+    fn assert_says(said: &str, message: &str) {
+        assert!(said.contains(message), "{said}");
     }
 
     /// Returns the smallest rows that the models accept.

@@ -83,9 +83,6 @@ fn recorded_inputs(
 }
 
 /// Reads the keys of the clips that are inputs of a version, as [`inputs`] does.
-///
-/// # Errors
-/// The errors of [`inputs`].
 pub(crate) fn input_keys(store: &Store, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
     let stored = || {
         let table = ParentTable::open(store, manifest, "inputs")?;
@@ -101,9 +98,6 @@ pub(crate) fn input_keys(store: &Store, manifest: &Manifest) -> Result<Vec<Strin
 }
 
 /// Reads the inputs of the version's `shards`, as [`inputs`] does.
-///
-/// # Errors
-/// The errors of [`inputs`].
 pub(crate) fn inputs_of_shards(
     store: &Store,
     manifest: &Manifest,

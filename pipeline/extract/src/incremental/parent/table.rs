@@ -147,9 +147,6 @@ pub fn text(rows: &RecordBatch, name: &str) -> Result<StringViewArray, ParquetEr
 
 /// Runs a Parquet reader and converts a panic to an error: some readers rely on numbers in a footer without checking
 /// them.
-///
-/// # Errors
-/// The errors of `read`.
 pub(super) fn guarded<T>(
     read: impl FnOnce() -> Result<T, ParquetError>,
 ) -> Result<T, ParquetError> {

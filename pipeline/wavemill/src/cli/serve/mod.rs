@@ -259,9 +259,9 @@ mod tests {
     use crate::cli::command_of;
 
     fn limits(line: &[&str]) -> Result<Limits> {
-        let mut words: Vec<&OsStr> = vec!["--run".as_ref(), "r".as_ref()];
-        words.extend(line.iter().map(OsStr::new));
-        Ok(command_of::<ServeCommand>(&words)?.limits())
+        let mut arguments: Vec<&OsStr> = vec!["--run".as_ref(), "r".as_ref()];
+        arguments.extend(line.iter().map(OsStr::new));
+        Ok(command_of::<ServeCommand>(&arguments)?.limits())
     }
 
     /// Each default value appears twice: in the flags, for the help text, and in the limits, with its reason.

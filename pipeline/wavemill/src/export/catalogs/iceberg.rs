@@ -78,8 +78,8 @@ impl Columns {
         for (field, id) in table.schema.fields().iter().zip(1..) {
             let name = field.name();
             let Some(data_type) = columns.data_type(field.data_type()) else {
-                let words = format!("{}.{name}: {}", table.name, field.data_type());
-                columns.left_out.push(words);
+                let message = format!("{}.{name}: {}", table.name, field.data_type());
+                columns.left_out.push(message);
                 continue;
             };
 

@@ -129,11 +129,11 @@ fn failed_check_of_one_rank_ends_all_with_its_message() {
         },
     );
 
-    for words in heard {
-        let words = words.expect("joined");
+    for message in heard {
+        let message = message.expect("joined");
         assert!(
-            words.starts_with("rank 1 ended: NCCL's sum over ranks: a CUDA call failed"),
-            "{words}"
+            message.starts_with("rank 1 ended: NCCL's sum over ranks: a CUDA call failed"),
+            "{message}"
         );
     }
 }

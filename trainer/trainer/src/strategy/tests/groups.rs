@@ -169,8 +169,8 @@ fn refusals(ranks: Vec<Ranks>, fingerprint: impl Fn(usize) -> Fingerprint + Sync
         .collect()
 }
 
-fn assert_all_say(errors: &[String], words: &str) {
-    let all_say = errors.iter().all(|error| error.contains(words));
+fn assert_all_say(errors: &[String], message: &str) {
+    let all_say = errors.iter().all(|error| error.contains(message));
     assert!(all_say, "{errors:?}");
 }
 
@@ -350,13 +350,13 @@ fn error_message_of_a_failed_rank_reaches_all_others() {
             },
         );
 
-        for words in heard
+        for message in heard
             .into_iter()
             .filter_map(|result| result.expect("joined"))
         {
             assert!(
-                words.contains(&format!("rank {failing} ended: disk full")),
-                "{words}"
+                message.contains(&format!("rank {failing} ended: disk full")),
+                "{message}"
             );
         }
     }

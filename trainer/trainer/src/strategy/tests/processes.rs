@@ -132,7 +132,7 @@ fn signal(pid: u32, name: &str) {
 
 /// Sends the signal `how` to rank `victim` of three ranks. The other ranks must report the loss and exit with code
 /// `LOST` in time.
-fn others_end(task: &str, victim: usize, how: &str, words: &str) {
+fn others_end(task: &str, victim: usize, how: &str, message: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut children = start(task, folder.path(), 3);
 
@@ -146,7 +146,7 @@ fn others_end(task: &str, victim: usize, how: &str, words: &str) {
 
         assert_eq!(output.status.code(), Some(LOST), "{stderr}");
         assert!(
-            stderr.contains(&format!("stops: rank {victim} ended: {words}")),
+            stderr.contains(&format!("stops: rank {victim} ended: {message}")),
             "{stderr}"
         );
     }
