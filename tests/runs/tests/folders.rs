@@ -216,7 +216,7 @@ fn gtzan_by_its_fault_filtered_list(data: &Path) -> Result<(), Failed> {
 
     let elsewhere = "SELECT count(*) FROM features_log_mel f JOIN tracks t USING (clip_key) \
                      WHERE f.split <> coalesce(t.split, 'none')";
-    same("on another side", sql_number(&store, elsewhere)?, 0)?;
+    same("in another split", sql_number(&store, elsewhere)?, 0)?;
     let sides = sql_counts(
         &store,
         "SELECT split AS name, count(*) AS n FROM features_log_mel GROUP BY 1",
