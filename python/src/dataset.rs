@@ -62,7 +62,7 @@ impl Selection {
     }
 }
 
-/// Settings for reading an epoch, the fields of a [`LoaderPlan`].
+/// Settings for reading an epoch that Python sets, by the names of [`LoaderPlan`]'s fields.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub(crate) struct Plan {
@@ -82,6 +82,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Returns the plan of an epoch over the rows of `split`.
     fn on(self, split: Split) -> LoaderPlan {
         LoaderPlan {
             split,
@@ -92,6 +93,7 @@ impl Plan {
             drop_last: self.drop_last,
             frames: frames(self.crop_frames),
             buckets: self.buckets,
+            // Python mixes batches itself, if it does.
             mixup: false,
             rank: self.rank,
             world_size: self.world_size,
@@ -99,6 +101,7 @@ impl Plan {
             stride: self.stride,
             readers: self.readers,
             prefetch_batches: self.prefetch_batches,
+            // Batches are numpy arrays, which are not page-locked.
             pinned: false,
         }
     }

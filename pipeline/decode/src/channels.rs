@@ -54,7 +54,7 @@ impl Channels {
             for (at, &(start, from_hz)) in stretches.iter().enumerate() {
                 let end = stretches.get(at + 1).map_or(plane.len(), |next| next.0);
                 let resampler = resamplers
-                    .get(from_hz)
+                    .select(from_hz)
                     .expect("decoding has checked the rates of all stretches");
 
                 let mut stretch = SampleBuffer::default();

@@ -51,7 +51,7 @@ impl Output {
     pub(super) fn new(args: &DecodeArgs, level: Level) -> Result<Self, ResampleError> {
         let sample_rate_hz = args.sample_rate_hz;
         let mut resamplers = Resamplers::new(sample_rate_hz, level);
-        resamplers.get(USUAL_RATE_HZ)?;
+        resamplers.select(USUAL_RATE_HZ)?;
 
         let mut output = Self {
             sample_rate_hz,
@@ -174,7 +174,7 @@ impl Output {
 
         if !keep_rate {
             self.resamplers
-                .get(from_hz)
+                .select(from_hz)
                 .expect("`new` and this function checked the rates and level");
         }
         if let Some(channels) = &mut self.channels {
@@ -290,7 +290,7 @@ impl Sink<'_> {
 
         let resamplers = self.resamplers.as_mut();
         resamplers
-            .and_then(|resamplers| resamplers.get(self.rates.from_hz).ok())
+            .and_then(|resamplers| resamplers.select(self.rates.from_hz).ok())
             .expect("the clip has several rates, all of which the caller checked");
         if let Some(channels) = &mut self.channels {
             channels.begin_stretch(from_hz);

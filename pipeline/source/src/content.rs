@@ -52,11 +52,9 @@ impl Origin {
 /// An I/O error if the file cannot be read or decompressed, or the copy cannot be written.
 pub(crate) fn readable(path: &Path) -> io::Result<PathBuf> {
     let found = fs::metadata(path)?;
-    if found.is_dir() {
-        return Ok(path.to_owned());
-    }
-
-    if found.is_file() && !decompressed(File::open(path)?)?.1 {
+    // Folders are listed, and their files are asked for one by one.
+    let is_plain = found.is_dir() || found.is_file() && !is_compressed(path)?;
+    if is_plain {
         return Ok(path.to_owned());
     }
 
@@ -111,6 +109,11 @@ pub(crate) fn name_without_compression(name: &str) -> &str {
     extensions
         .find_map(|extension| name.strip_suffix(extension))
         .unwrap_or(name)
+}
+
+fn is_compressed(path: &Path) -> io::Result<bool> {
+    let (_, is_compressed) = decompressed(File::open(path)?)?;
+    Ok(is_compressed)
 }
 
 /// Returns the content of a file, which is decompressed if its first bytes are those of a compressed file, and whether they

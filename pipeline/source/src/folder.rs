@@ -158,8 +158,8 @@ impl Source for FolderSource {
             return Err(too_large(self.listing.bytes_max));
         }
 
-        // Only the bytes of a file can reject it. A file that changed since it was listed, or a folder that is no longer
-        // mounted, is a fault of the machine: the repeated command lists the files again.
+        // From here on, every failure is an error and no reject. A file that changed since it was listed, or a folder that is
+        // no longer mounted, is a fault of the machine: the repeated command lists the files again.
         let path = self.root.join(clip_key);
         with_retries(|| read_file(&path, listed.bytes, buffer)).map_err(|error| {
             let kind = error.kind();

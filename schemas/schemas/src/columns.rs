@@ -141,8 +141,11 @@ mod tests {
 
     #[test]
     fn docs_list_the_columns_in_order() {
-        let section = PAGE.split("\n## Feature rows\n").nth(1).expect("a section");
-        let section = section.split("\n## ").next().expect("its text");
+        let section = PAGE
+            .split("\n### Feature rows\n")
+            .nth(1)
+            .expect("a section");
+        let section = section.split("\n### ").next().expect("its text");
         let cells = section.lines().filter(|line| line.starts_with("| `"));
         let cells = cells.filter_map(|line| line.split('|').nth(1));
         let listed: Vec<&str> = cells

@@ -369,7 +369,7 @@ impl ClipPlan {
         if clip.sample_rate_hz == self.sample_rate_hz {
             self.pcm.extend_from_slice(&self.mono);
         } else {
-            let resampler = self.resamplers.get(clip.sample_rate_hz)?;
+            let resampler = self.resamplers.select(clip.sample_rate_hz)?;
             resampler.push(&self.mono, &mut self.pcm);
             resampler.finish(&mut self.pcm);
         }

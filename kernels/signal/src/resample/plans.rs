@@ -28,11 +28,11 @@ impl Resamplers {
         }
     }
 
-    /// Returns the conversion from `from_hz`, ready for a new clip.
+    /// Selects the conversion from `from_hz` and returns it, ready for a new clip.
     ///
     /// # Errors
     /// As for [`ResampleArgs::plan`].
-    pub fn get(&mut self, from_hz: u32) -> Result<&mut Resampler, ResampleError> {
+    pub fn select(&mut self, from_hz: u32) -> Result<&mut Resampler, ResampleError> {
         let known = self
             .plans
             .iter()
@@ -57,8 +57,8 @@ impl Resamplers {
         Ok(&mut self.plans[last])
     }
 
-    /// Returns the conversion that [`Self::get`] returned last, with the input that it has received since; `None` before
-    /// the first call.
+    /// Returns the selected conversion, with the input that it has received; `None` before
+    /// the first selection.
     pub fn current(&mut self) -> Option<&mut Resampler> {
         self.plans.last_mut()
     }
@@ -82,7 +82,7 @@ mod tests {
         let mut converted = Vec::new();
         for from_hz in [44_100, 8_000, 44_101, 48_000, 44_100, 32_000, 9_001, 44_100] {
             let mut out = SampleBuffer::default();
-            let plan = plans.get(from_hz).expect("a rate in range");
+            let plan = plans.select(from_hz).expect("a rate in range");
             plan.push(&input, &mut out);
             // Leave the conversion from 8,000 Hz unfinished: its remaining input must not affect the next clip.
             if from_hz != 8_000 {
@@ -94,11 +94,11 @@ mod tests {
         assert_eq!(converted.first(), converted.last());
         let kept: Vec<u32> = plans.plans.iter().map(|plan| plan.args().from_hz).collect();
         assert_eq!(kept, [48_000, 32_000, 9_001, 44_100]);
-        assert!(plans.get(7_999).is_err() && plans.plans.len() == PLANS_MAX);
+        assert!(plans.select(7_999).is_err() && plans.plans.len() == PLANS_MAX);
 
         // A plan for a high rate is larger, and leaves no room for others.
         for (from_hz, n_kept) in [(192_000, 3), (384_000, 1), (44_100, 1)] {
-            assert!(plans.get(from_hz).is_ok());
+            assert!(plans.select(from_hz).is_ok());
             assert_eq!(plans.plans.len(), n_kept, "{from_hz} Hz");
         }
     }

@@ -178,7 +178,7 @@ impl AudioPlan {
             return Ok(None);
         }
 
-        let resampler = self.resamplers.get(clip.sample_rate_hz)?;
+        let resampler = self.resamplers.select(clip.sample_rate_hz)?;
         let args = resampler.args();
         let n_out = args.output_len(clip.samples.len() as u64) as usize;
         // Reserve exactly the required capacity: a buffer that grows by doubling takes up to twice as much.

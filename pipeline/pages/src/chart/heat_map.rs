@@ -47,7 +47,7 @@ impl HeatMap {
         html! {
             div.map {
                 (plane.picture(&self.across.name).markup(alt))
-                // This `svg` element is drawn over the axes, because the element in `axes` is already closed.
+                // The plane's `svg` element with the axes is closed, so a second one is laid over it.
                 svg aria-hidden="true" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } {
                     image x=(left) y=(top) width=(right - left) height=(bottom - top) preserveAspectRatio="none"
                         href={ "data:image/png;base64," (picture) } {}

@@ -637,11 +637,12 @@ fn wait_until<T: Send + 'static>(
     request: impl Future<Output = T> + Send + 'static,
     stop: &AtomicBool,
 ) -> Option<T> {
+    // Until this function returns, the time counts as waiting for the network.
     let _request = Unanswered::begin();
     let (send, receive) = mpsc::sync_channel(1);
     let runtime = runtime().expect("`address::open` has started it");
     runtime.spawn(async move {
-        // The receiver waits for exactly this message, or no more.
+        // After `stop` nobody receives the result, and it is dropped.
         let _ = send.send(request.await);
     });
     loop {

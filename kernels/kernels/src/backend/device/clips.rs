@@ -259,7 +259,7 @@ impl HostConversion {
             // Each clip has its own buffer, because the device reads all of them until the batch is done. Allocate
             // exactly the required capacity: growth by doubling uses up to twice as much.
             let mut out = SampleBuffer::default();
-            let resampler = self.resamplers.get(clip.sample_rate_hz)?;
+            let resampler = self.resamplers.select(clip.sample_rate_hz)?;
             let n_frames = clip.n_frames();
             let n_out = resampler.args().output_len(n_frames as u64) as usize;
             out.clear_for(n_out + resampler.args().step_len());

@@ -21,6 +21,10 @@ use super::{CatalogJob, Table};
 const SEQUENCE: i64 = 1;
 /// Id of the first partition field, as Iceberg's own library numbers them.
 const PARTITION_ID: i32 = 1000;
+/// Status of an entry that its snapshot adds.
+const ADDED: i32 = 1;
+/// Content of a file with rows, and not with deletions.
+const DATA: i32 = 0;
 /// Name of the column with the split.
 const SPLIT: &str = "split";
 
@@ -184,23 +188,24 @@ impl TableFiles<'_> {
     ) -> Result<i64, ExportError> {
         let files = table.files.iter().map(|file| {
             let path = self.place.join(&file.path).display().to_string();
-            let split = file.split_name().to_owned();
-            let split = columns
-                .split
-                .map(|_| (SPLIT, nullable(Value::String(split))));
+            // A table without splits has no partitions, whose record has no fields then.
+            let partition = columns.split.map(|_| {
+                let split = file.split_name().to_owned();
+                (SPLIT, nullable(Value::String(split)))
+            });
 
             record([
-                ("status", Value::Int(1)),
+                ("status", Value::Int(ADDED)),
                 ("snapshot_id", nullable(Value::Long(snapshot))),
                 ("sequence_number", nullable(Value::Long(SEQUENCE))),
                 ("file_sequence_number", nullable(Value::Long(SEQUENCE))),
                 (
                     "data_file",
                     record([
-                        ("content", Value::Int(0)),
+                        ("content", Value::Int(DATA)),
                         ("file_path", Value::String(path)),
                         ("file_format", Value::String("PARQUET".to_owned())),
-                        ("partition", record(split)),
+                        ("partition", record(partition)),
                         ("record_count", Value::Long(file.rows as i64)),
                         ("file_size_in_bytes", Value::Long(file.bytes as i64)),
                     ]),
