@@ -28,7 +28,7 @@ ALLOWED = {
     "extract": "schemas kernels runtime source decode catalog store",
     "sql": "schemas runtime catalog store",
     "terminal": "schemas",
-    "wavemill": "catalog decode extract kernels pages runtime schemas scores source sql store terminal",
+    "wavemill": "catalog decode extract kernels pages runtime schemas source sql store terminal",
     "loader": "reader schemas",
     "scores": "schemas",
     "evaluation": "loader pages schemas scores",

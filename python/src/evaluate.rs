@@ -83,7 +83,7 @@ impl PyEvaluated {
 
     /// The scores as a table for a terminal.
     fn table(&self) -> String {
-        self.0.evaluation.to_string()
+        self.0.table()
     }
 
     /// Warnings about the rows that affect the interpretation of the scores.

@@ -1,8 +1,8 @@
-//! File formats of a wavemill store, without code that reads or writes stores.
+//! File formats of a wavemill store and of training runs, without code that reads or writes stores.
 //!
-//! Contains recipes, training configurations and experiments (TOML), manifests and receipts (JSON), reject reasons and
-//! Arrow schemas, the hash functions for identities, and random numbers derived from such hashes. The pipeline writes
-//! stores; the loader and the trainer read them. Engine and audio code is in other crates.
+//! Contains recipes, training configurations and experiments (TOML), manifests, receipts and results of runs (JSON),
+//! reject reasons and Arrow schemas, the hash functions for identities, and random numbers derived from such hashes.
+//! The pipeline writes stores; the loader and the trainer read them. Engine and audio code is in other crates.
 
 pub mod canonical;
 pub mod clip;
@@ -20,6 +20,7 @@ pub mod reject;
 pub mod rng;
 #[cfg(feature = "arrow")]
 pub mod row_arrays;
+pub mod run;
 pub mod samples;
 pub mod settings;
 pub mod size;

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use wavemill_loader::DatasetError;
 use wavemill_schemas::exit::{Classified, Kind, PlainError};
-use wavemill_scores::ScoresError;
+use wavemill_schemas::run::RunFilesError;
 
 /// The reason why predictions cannot be evaluated, or why a report cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum EvaluationError {
     Dataset(#[from] DatasetError),
     /// The folder contains no run, or the log or result in it is damaged.
     #[error(transparent)]
-    Scores(#[from] ScoresError),
+    RunFiles(#[from] RunFilesError),
     /// A setting does not fit the store, the predictions do not fit the rows, or a file cannot be used.
     #[error(transparent)]
     Other(#[from] PlainError),
@@ -24,7 +24,7 @@ impl Classified for EvaluationError {
     fn kind(&self) -> Kind {
         match self {
             Self::Dataset(error) => error.kind(),
-            Self::Scores(error) => error.kind(),
+            Self::RunFiles(error) => error.kind(),
             Self::Other(error) => error.kind(),
         }
     }

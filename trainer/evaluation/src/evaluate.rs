@@ -7,8 +7,11 @@ use std::sync::atomic::AtomicBool;
 use wavemill_loader::{Dataset, DatasetError, InputSpec, ModelSignature, Needs, Split, Store};
 use wavemill_schemas::config::Data;
 use wavemill_schemas::exit::PlainError;
+use wavemill_schemas::run::{Evaluation, Leaks};
 use wavemill_schemas::version_name::VersionName;
-use wavemill_scores::metrics::{Calibration, Evaluation, Leaks, Predictions};
+use wavemill_scores::metrics::{
+    Calibration, Predictions, compare_with_run, evaluation_table, score_split_unless_stopped,
+};
 
 use crate::answers::{Answers, Values};
 use crate::error::EvaluationError;
@@ -82,6 +85,11 @@ impl Evaluated {
     pub fn calibration(&self) -> Option<Calibration> {
         Calibration::from_predictions(&self.predictions).ok()
     }
+
+    /// Formats the scores as a table for a terminal.
+    pub fn table(&self) -> String {
+        evaluation_table(&self.evaluation)
+    }
 }
 
 /// Computes the scores of `answers` for the rows of a split of this version of a store. Reads no tensors. Another thread
@@ -124,7 +132,7 @@ pub fn evaluate(
     let mut warnings = data.lacking(split);
     warnings.extend(data.unknown_classes(split));
     warnings.extend(leaks.warning("the model"));
-    let evaluation = Evaluation::unless_stopped(&predictions, settings.seed, leaks, stop)
+    let evaluation = score_split_unless_stopped(&predictions, settings.seed, leaks, stop)
         .map_err(EvaluationError::predictions)?;
     Ok(Evaluated {
         name: settings.name.clone(),
@@ -190,5 +198,5 @@ fn leaks_of(data: &Dataset, trained: Option<&Dataset>, split: Split) -> Leaks {
         return leaks;
     };
     let training = members(trained, Split::Training);
-    leaks.compared_with_run(Some(&training), members(data, split))
+    compare_with_run(leaks, Some(&training), members(data, split))
 }

@@ -1,21 +1,22 @@
 //! Rows of a dataset as the scores need them: with their labels, and with the ids that two splits may share.
 
 use wavemill_loader::{Dataset, Split};
-use wavemill_scores::ScoresError;
-use wavemill_scores::metrics::{Label, Leaks, Member, Noun, Predictions, Row};
+use wavemill_schemas::exit::PlainError;
+use wavemill_schemas::run::{Leaks, Noun};
+use wavemill_scores::metrics::{Label, Member, Predictions, Row, count_leaks};
 
 /// Adds the predictions of the rows `rows` for the target with index `target`, together with the rows' labels.
 /// `probabilities` are `[rows, classes]`, row-major.
 ///
 /// # Errors
-/// [`ScoresError::Other`] if a probability is not finite.
+/// [`PlainError`] if a probability is not finite.
 pub fn push<M>(
     into: &mut Predictions,
     data: &Dataset<M>,
     target: usize,
     rows: &[u32],
     probabilities: &[f32],
-) -> Result<(), ScoresError> {
+) -> Result<(), PlainError> {
     let classes = into.classes().len();
     let all = data.rows();
     let target = &data.targets()[target];
@@ -54,7 +55,7 @@ pub fn push<M>(
 /// Counts the tracks, artists, albums and recordings that a split shares with the training split, including unlabelled
 /// rows.
 pub fn leaks<M>(data: &Dataset<M>, split: Split) -> Leaks {
-    Leaks::new(
+    count_leaks(
         data.split_rule(),
         split,
         members(data, Split::Training),

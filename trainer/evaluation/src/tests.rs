@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use wavemill_loader::{Dataset, Needs, Split, Store};
 use wavemill_schemas::config::Data;
 use wavemill_schemas::exit::{Classified, Kind};
-use wavemill_scores::metrics::{ComparedWith, Evaluation, Report};
+use wavemill_schemas::run::{ComparedWith, Evaluation, Report};
 
 use crate::fixture::Fixture;
 use crate::*;

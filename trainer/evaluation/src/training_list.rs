@@ -22,8 +22,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wavemill_loader::{Dataset, Split};
 use wavemill_schemas::durable::if_there;
+use wavemill_schemas::run::RunDir;
 use wavemill_scores::metrics::Member;
-use wavemill_scores::records::RunDir;
 
 /// Version of the format of `training.parquet`. Increase it when the columns change.
 const FORMAT: u32 = 1;

@@ -12,7 +12,9 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use wavemill_schemas::recipe::SplitRule;
 use wavemill_schemas::split::Split;
-use wavemill_scores::metrics::{Evaluation, Label, Leaks, Predictions, Row};
+use wavemill_scores::metrics::{
+    Label, Predictions, Row, count_leaks, evaluation_table, score_split,
+};
 
 #[derive(Deserialize)]
 struct Input {
@@ -71,15 +73,16 @@ fn main() -> Result<()> {
     let predictions = read(args.first().context("usage: metrics IN.json [--table]")?)?;
 
     let start = Instant::now();
-    let evaluation = Evaluation::from_predictions(
+    let evaluation = score_split(
         &predictions,
         0,
-        Leaks::new(SplitRule::Artist, Split::Test, [], []),
+        count_leaks(SplitRule::Artist, Split::Test, [], []),
     )?;
 
     if args.get(1).is_some_and(|arg| arg == "--table") {
         println!(
-            "{evaluation}\n{:.2} s, intervals included",
+            "{}\n{:.2} s, intervals included",
+            evaluation_table(&evaluation),
             start.elapsed().as_secs_f64()
         );
     } else {

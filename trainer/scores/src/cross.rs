@@ -5,9 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::config::Metric;
+use wavemill_schemas::run::RunResult;
 use wavemill_schemas::text::shown;
-
-use crate::result::RunResult;
 
 /// Test scores of several runs of one configuration, with different folds or seeds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

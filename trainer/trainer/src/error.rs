@@ -6,7 +6,7 @@ use std::path::Path;
 use tch::TchError;
 use wavemill_loader::DatasetError;
 use wavemill_schemas::exit::{Classified, Kind, PlainError};
-use wavemill_scores::ScoresError;
+use wavemill_schemas::run::RunFilesError;
 
 use crate::ffi::FfiError;
 use crate::models::ModelError;
@@ -19,9 +19,9 @@ pub enum TrainError {
     /// The store cannot be read, or does not fit the configuration.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// A file in the run's folder cannot be used, or scores cannot be computed.
+    /// A file in the run's folder cannot be used.
     #[error(transparent)]
-    Scores(#[from] ScoresError),
+    RunFiles(#[from] RunFilesError),
     /// The architecture cannot be built for this store, or the model cannot compute its outputs.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -52,7 +52,7 @@ impl Classified for TrainError {
     fn kind(&self) -> Kind {
         match self {
             Self::Dataset(error) => error.kind(),
-            Self::Scores(error) => error.kind(),
+            Self::RunFiles(error) => error.kind(),
             Self::Model(error) => error.kind(),
             Self::Rank(error) => error.kind(),
             Self::Other(error) => error.kind(),

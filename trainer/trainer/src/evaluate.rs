@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tch::Tensor;
 use wavemill_schemas::exit::PlainError;
-use wavemill_scores::metrics::{Evaluation, Leaks, Predictions};
+use wavemill_schemas::run::{Evaluation, Leaks};
+use wavemill_scores::metrics::{Predictions, score_split};
 use wavemill_scores::schedule::Validation;
 
 mod rows_file;
@@ -47,7 +48,7 @@ pub(crate) fn predict(
                 pushed.map_err(|error| match error {
                     // The losses of an epoch do not show that its last step diverged, because each is computed before
                     // its step.
-                    TrainError::Scores(error) if learner.is_sound(&batch) => {
+                    TrainError::Other(error) if learner.is_sound(&batch) => {
                         PlainError::failed(format!(
                             "{error}, although the stored values of this row are possible: training has diverged; \
                              lower optimizer.lr, or set optimizer.clip_norm=1.0"
@@ -101,7 +102,7 @@ fn push(
 /// NaN, which never counts as an improvement.
 ///
 /// # Errors
-/// [`TrainError::Scores`] if no row of such a target has a label.
+/// [`TrainError::Other`] if no row of such a target has a label.
 pub(crate) fn validation(
     predictions: &[Predictions],
     selected: Option<&str>,
@@ -134,7 +135,7 @@ pub(crate) fn scores(
 ) -> Result<Vec<Evaluation>, TrainError> {
     predictions
         .iter()
-        .map(|p| Ok(Evaluation::from_predictions(p, seed, leaks.clone())?))
+        .map(|p| Ok(score_split(p, seed, leaks.clone())?))
         .collect()
 }
 

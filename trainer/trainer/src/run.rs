@@ -21,11 +21,9 @@ use wavemill_evaluation::TrainingList;
 use wavemill_schemas::config::{Config, Metric, Train};
 use wavemill_schemas::durable::settle_folder;
 use wavemill_schemas::exit::{Kind, PlainError};
+use wavemill_schemas::run::{Evaluation, RunDir, RunFilesError, RunResult};
 use wavemill_schemas::text::error_line;
-use wavemill_scores::ScoresError;
-use wavemill_scores::metrics::{Evaluation, Predictions, TEMPERATURES};
-use wavemill_scores::records::RunDir;
-use wavemill_scores::result::RunResult;
+use wavemill_scores::metrics::{Predictions, TEMPERATURES};
 use wavemill_scores::schedule::{RunPosition, Schedules, Validation};
 use wavemill_terminal::interrupt::lock;
 
@@ -334,7 +332,7 @@ impl<'a> Run<'a> {
 
         // A damaged `result.json` is treated as missing: the result is computed and written again.
         let result = match RunDir::open(&self.job.folder)?.read_result::<RunResult>() {
-            Err(ScoresError::Json { .. }) => None,
+            Err(RunFilesError::Json { .. }) => None,
             read => read?,
         };
         let found = result.filter(|result| {
@@ -345,7 +343,7 @@ impl<'a> Run<'a> {
 
         // A process that was killed may have written the result without making its name durable.
         if found.is_some() {
-            settle_folder(&self.job.folder).map_err(|source| ScoresError::Io {
+            settle_folder(&self.job.folder).map_err(|source| RunFilesError::Io {
                 path: self.job.folder.clone(),
                 action: "sync",
                 source,
@@ -515,7 +513,7 @@ impl<'a> Run<'a> {
                 // The previous result contains the number of earlier evaluations on the test split.
                 match records.folder.read_result() {
                     Ok(previous) => result.count_test(previous.as_ref()),
-                    Err(error @ ScoresError::Io { .. }) => return Err(error.into()),
+                    Err(error @ RunFilesError::Io { .. }) => return Err(error.into()),
                     Err(error) => result.warnings.push(format!(
                         "the number of evaluations on the test split begins again: {}",
                         error_line(&error)

@@ -3,7 +3,7 @@
 use anyhow::Error;
 use wavemill_catalog::CatalogError;
 use wavemill_extract::error::ExtractError;
-use wavemill_scores::ScoresError;
+use wavemill_schemas::run::RunFilesError;
 use wavemill_sql::SqlError;
 use wavemill_store::StoreError;
 use wavemill_terminal::exit::{self, KindOf, kind_as};
@@ -23,7 +23,7 @@ const ERROR_TYPES: &[KindOf] = &[
     kind_as::<CatalogError>,
     kind_as::<ExportError>,
     kind_as::<ExtractError>,
-    kind_as::<ScoresError>,
+    kind_as::<RunFilesError>,
     kind_as::<SqlError>,
     kind_as::<StoreError>,
 ];

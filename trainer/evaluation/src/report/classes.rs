@@ -1,10 +1,10 @@
 //! Scores per class: with confidence intervals if `predictions.parquet` exists, otherwise from the result of the run.
 
 use wavemill_pages::{Cell, Section, Table, fraction};
-use wavemill_scores::ScoresError;
+use wavemill_schemas::exit::PlainError;
+use wavemill_schemas::run::{ClassReport, Interval, Noun, Report, SetReport};
 use wavemill_scores::metrics::{
-    ClassInterval, ClassIntervals, ClassReport, Interval, Noun, Predictions, Report, SetReport,
-    class_intervals,
+    ClassInterval, ClassIntervals, Predictions, class_intervals, class_report,
 };
 
 use super::RunRecord;
@@ -74,9 +74,9 @@ fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
 fn with_intervals(
     predictions: &Predictions,
     seed: u64,
-) -> Result<(ClassReport, Option<ClassIntervals>), ScoresError> {
+) -> Result<(ClassReport, Option<ClassIntervals>), PlainError> {
     let tracks = predictions.per_track_mean()?;
-    let report = ClassReport::from_predictions(&tracks)?;
+    let report = class_report(&tracks)?;
     let intervals = class_intervals(&tracks, seed)?;
     Ok((report, intervals))
 }

@@ -1,7 +1,7 @@
 //! Compares two runs on the same tracks: differences of scores, with intervals from resamples that both runs share.
 
 use wavemill_pages::{Cell, Section, Table};
-use wavemill_scores::ScoresError;
+use wavemill_schemas::exit::PlainError;
 use wavemill_scores::metrics::{Paired, Predictions, paired};
 
 use super::RunRecord;
@@ -58,7 +58,7 @@ fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunR
 }
 
 /// Compares two runs per track, since they may divide clips into different segments.
-fn by_tracks(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, ScoresError> {
+fn by_tracks(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, PlainError> {
     paired(&a.per_track_mean()?, &b.per_track_mean()?, seed)
 }
 

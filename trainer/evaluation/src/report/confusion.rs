@@ -1,7 +1,7 @@
 //! Confusion matrices of a report's runs.
 
 use wavemill_pages::{Chart, Matrix, Plot, Section, Table, fraction};
-use wavemill_scores::metrics::{ClassReport, Evaluation, Report};
+use wavemill_schemas::run::{ClassReport, Evaluation, Report};
 
 use super::RunRecord;
 

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use wavemill_pages::{Part, Section, Table, count, fraction};
-use wavemill_scores::metrics::{Label, Noun, Predictions, Row, likeliest};
+use wavemill_schemas::run::Noun;
+use wavemill_scores::metrics::{Label, Predictions, Row, likeliest};
 
 use super::RunRecord;
 use super::run_record::PREDICTIONS;

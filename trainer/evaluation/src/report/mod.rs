@@ -33,8 +33,7 @@ use std::path::Path;
 use serde_json::json;
 use wavemill_pages::{Fact, Page, count};
 use wavemill_schemas::exit::{Kind, PlainError};
-use wavemill_scores::metrics::Report;
-use wavemill_scores::result::RunResult;
+use wavemill_schemas::run::{Report, RunResult};
 
 use crate::Evaluated;
 

@@ -1,7 +1,7 @@
 //! Table of a report's runs, and the warnings of these runs.
 
 use wavemill_pages::{Cell, Section, Table, seconds};
-use wavemill_scores::result::RunResult;
+use wavemill_schemas::run::RunResult;
 
 use super::RunRecord;
 

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use wavemill_schemas::run::{Evaluation, Noun, RunDir, RunResult};
 use wavemill_schemas::split::Split;
-use wavemill_scores::metrics::{Evaluation, Noun, Predictions};
-use wavemill_scores::records::{Entry, RunDir, read_log};
-use wavemill_scores::result::RunResult;
+use wavemill_scores::metrics::Predictions;
+use wavemill_scores::records::{Entry, read_log};
 
 use super::rows::{MapRows, PredictionRows, RowsMetadata};
 use crate::{Evaluated, EvaluationError};

@@ -2,7 +2,7 @@
 
 use wavemill_pages::{Cell, Section, Table};
 use wavemill_schemas::config::Metric;
-use wavemill_scores::metrics::{Evaluation, Level, Noun, Report};
+use wavemill_schemas::run::{Evaluation, Level, Noun, Report};
 
 use super::RunRecord;
 use super::words;

@@ -7,9 +7,9 @@ use serde_json::json;
 use wavemill_loader::Split;
 use wavemill_pages::{Part, Section};
 use wavemill_schemas::recipe::SplitRule;
-use wavemill_scores::metrics::{Evaluation, Label, Leaks, Noun, Predictions, Row};
-use wavemill_scores::records::{Entry, RunDir};
-use wavemill_scores::result::RunResult;
+use wavemill_schemas::run::{Noun, RunDir, RunResult};
+use wavemill_scores::metrics::{Label, Predictions, Row, count_leaks, score_split};
+use wavemill_scores::records::Entry;
 
 use super::*;
 
@@ -141,8 +141,8 @@ fn log() -> Vec<Entry> {
 }
 
 fn result(predictions: &Predictions) -> RunResult {
-    let leaks = Leaks::new(SplitRule::Artist, Split::Test, [], []);
-    let evaluation = Evaluation::from_predictions(predictions, 7, leaks).expect("labels");
+    let leaks = count_leaks(SplitRule::Artist, Split::Test, [], []);
+    let evaluation = score_split(predictions, 7, leaks).expect("labels");
 
     RunResult {
         model: "lstm".to_owned(),
@@ -362,10 +362,10 @@ fn points_say_what_they_are_and_mistakes_come_first() {
 
 /// Creates the scores of a model that was trained elsewhere.
 fn elsewhere(name: &str, own: Predictions) -> Evaluated {
-    let leaks = Leaks::new(SplitRule::Artist, Split::Test, [], []);
+    let leaks = count_leaks(SplitRule::Artist, Split::Test, [], []);
     Evaluated {
         name: name.to_owned(),
-        evaluation: Evaluation::from_predictions(&own, 7, leaks).expect("labels"),
+        evaluation: score_split(&own, 7, leaks).expect("labels"),
         predictions: own,
         warnings: vec!["no test row of genre is Pop".to_owned()],
         split: Split::Test,
@@ -653,9 +653,9 @@ fn a_page_of_many_classes_lists_the_most_frequent_confusions() {
         push(&mut predictions, row, Label::Class(truth), &probabilities);
     }
 
-    let leaks = Leaks::new(SplitRule::Stratified, Split::Test, [], []).with_noun(Noun::Picture);
+    let leaks = count_leaks(SplitRule::Stratified, Split::Test, [], []).with_noun(Noun::Picture);
     let mut one = elsewhere("mine", predictions);
-    one.evaluation = Evaluation::from_predictions(&one.predictions, 7, leaks).expect("labels");
+    one.evaluation = score_split(&one.predictions, 7, leaks).expect("labels");
     let page = evaluation_page(&[&one]);
     let html = page.to_html();
     assert!(html.len() < 2_000_000, "{} bytes", html.len());

@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use wavemill_pages::{Cell, Fact, Section, Table, count};
 use wavemill_schemas::config::{Metric, Train};
-use wavemill_scores::ScoresError;
-use wavemill_scores::records::RunDir;
+use wavemill_schemas::run::{RunDir, RunFilesError};
 use wavemill_scores::sweep::values_of;
 
 use super::configuration::{Values, values};
@@ -72,9 +71,9 @@ impl SweepRecord {
             }
             match RunDir::open(&entry.path()) {
                 Ok(_) => folders.push(entry.path()),
-                Err(ScoresError::Missing { .. }) => {}
+                Err(RunFilesError::Missing { .. }) => {}
                 // A folder of somebody else, such as `lost+found`.
-                Err(ScoresError::Io { source, .. })
+                Err(RunFilesError::Io { source, .. })
                     if source.kind() == ErrorKind::PermissionDenied => {}
                 Err(error) => return Err(error.into()),
             }

@@ -1,7 +1,7 @@
 //! Formatting of scores, shared by all sections of a report.
 
 use wavemill_pages::Cell;
-use wavemill_scores::metrics::{Bootstrap, Draws, Interval, Noun, Unit};
+use wavemill_schemas::run::{Bootstrap, Draws, Interval, Noun, Unit};
 
 /// Formats a score with three decimals.
 pub(super) fn score(value: f64) -> Cell {

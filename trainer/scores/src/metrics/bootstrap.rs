@@ -7,7 +7,7 @@
 //!
 //! A resample may lose all rows of a class. Means over classes then leave out that class, about which the resample says
 //! nothing; F1 of 0 would make the interval too low. With few artists per class, an interval of such a mean would
-//! nevertheless contain the true value too rarely, and none is given (see [`UNITS_PER_CLASS_MIN`]).
+//! nevertheless contain the true value too rarely, and none is given (see [`Draws::has_small_classes`]).
 
 mod paired;
 mod resamples;
@@ -18,101 +18,19 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 
-use serde::{Deserialize, Serialize};
+use wavemill_schemas::exit::PlainError;
+use wavemill_schemas::run::{Bootstrap, Draws, Interval, Unit};
 
-use super::leaks::Noun;
 use super::predictions::Predictions;
-use crate::ScoresError;
 pub use paired::{Difference, Paired, paired};
 use resamples::{column, interval, resample};
 use statistic::{CLASS_FIGURES, Statistic};
 
 /// Number of resamples for a bootstrap interval.
-pub const RESAMPLES: usize = 2000;
-
-/// Minimum of [`Draws::units_per_class`] for intervals of means over classes. The test
-/// `intervals_of_macro_f1_contain_the_true_value` simulates how often an interval contains the true macro F1: nearly as
-/// often as stated from three artists per class on. With one, it would in half of the cases (2 classes) to four fifths
-/// (8 classes).
-pub const UNITS_PER_CLASS_MIN: u64 = 3;
+const RESAMPLES: usize = 2000;
 
 /// The flag of computations that nothing stops.
 static NEVER: AtomicBool = AtomicBool::new(false);
-
-/// The unit that the bootstrap resamples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Unit {
-    /// Units are artists with all of their tracks; a track without an artist is a unit of its own.
-    Artist,
-    /// Units are single tracks, because no track has an artist.
-    Track,
-}
-
-/// The kind and the number of the units that the bootstrap resamples.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Draws {
-    /// The kind of the units.
-    pub unit: Unit,
-    /// Number of units.
-    pub units: u64,
-    /// Number of units with rows of a class, as the median over the classes that have rows. Below
-    /// [`UNITS_PER_CLASS_MIN`], means over classes have no intervals.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub units_per_class: Option<u64>,
-    /// Number of labelled tracks in all units.
-    pub tracks: u64,
-    /// Number of labelled tracks without an artist.
-    pub tracks_without_artist: u64,
-    /// Number of resamples, always [`RESAMPLES`].
-    pub resamples: u64,
-    /// The seed from which resamples are drawn.
-    pub seed: u64,
-}
-
-impl Draws {
-    /// True if half of the classes have so few units that means over classes have no intervals.
-    pub fn has_small_classes(&self) -> bool {
-        self.units_per_class
-            .is_some_and(|units| units < UNITS_PER_CLASS_MIN)
-    }
-
-    /// Explains why means over classes have no intervals, for a message. `noun` is the word for a clip.
-    pub fn small_classes(&self, noun: Noun) -> String {
-        let units = match self.unit {
-            Unit::Artist => "artists",
-            Unit::Track => noun.many(),
-        };
-        format!(
-            "no intervals for means over classes, because half of the classes have fewer than {UNITS_PER_CLASS_MIN} {units}"
-        )
-    }
-}
-
-/// A score with the 2.5 and 97.5 percentiles of its resamples.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Interval {
-    /// The score over the original rows.
-    pub value: f64,
-    /// 2.5 % of the resamples have a lower score.
-    pub low: f64,
-    /// 2.5 % of the resamples have a higher score.
-    pub high: f64,
-}
-
-/// Bootstrap intervals by the name of the score.
-///
-/// Scores with one class per row: `accuracy`, `balanced_accuracy`, `macro_f1`. Scores with several labels per row:
-/// `exact_match`, `f1_macro`, `f1_micro`, `roc_auc_macro`. An undefined score (no class has rows with and without it)
-/// is absent, as are means over classes if [`Draws::has_small_classes`]; resamples in which a score is undefined are
-/// left out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Bootstrap {
-    /// The number and kind of the resampled units.
-    pub draws: Draws,
-    /// Intervals by the name of the score.
-    pub intervals: BTreeMap<String, Interval>,
-}
 
 /// Bootstrap intervals of the scores of one class. A score is `None` if its denominator is 0, such as the precision of
 /// a class that was never predicted. Resamples in which the denominator is 0 are left out.
@@ -139,12 +57,12 @@ pub struct ClassIntervals {
 /// cannot be resampled.
 ///
 /// # Errors
-/// [`ScoresError::Other`] if no row has a label, or if `stop` becomes true.
+/// [`PlainError`] if no row has a label, or if `stop` becomes true.
 pub(super) fn bootstrap(
     predictions: &Predictions,
     seed: u64,
     stop: &AtomicBool,
-) -> Result<Option<Bootstrap>, ScoresError> {
+) -> Result<Option<Bootstrap>, PlainError> {
     let (groups, mut draws) = groups(predictions, seed)?;
     let units = draws.units as usize;
     if units < 2 {
@@ -172,11 +90,11 @@ pub(super) fn bootstrap(
 /// only a single artist or track.
 ///
 /// # Errors
-/// [`ScoresError::Other`] if rows have several labels, or if no row has a label.
+/// [`PlainError`] if rows have several labels, or if no row has a label.
 pub fn class_intervals(
     predictions: &Predictions,
     seed: u64,
-) -> Result<Option<ClassIntervals>, ScoresError> {
+) -> Result<Option<ClassIntervals>, PlainError> {
     predictions.check_kind(false)?;
     let (groups, draws) = groups(predictions, seed)?;
     let units = draws.units as usize;
@@ -206,7 +124,7 @@ pub fn class_intervals(
 }
 
 /// Returns the index of each labelled row's unit (artist or track), and a description of the units.
-fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), ScoresError> {
+fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), PlainError> {
     // Units are numbered in the order of their first row, so the order of the hash map has no effect.
     let mut group_of: HashMap<(bool, i64), u32> = HashMap::new();
     let mut tracks = HashMap::new();

@@ -6,9 +6,9 @@
 //! (equation 5), also with 15 bins.
 
 use serde::Serialize;
+use wavemill_schemas::exit::PlainError;
 
 use super::predictions::{Label, Predictions, likeliest};
-use crate::ScoresError;
 
 /// Number of bins of equal width for probabilities from 0 to 1.
 pub const CALIBRATION_BINS: usize = 15;
@@ -43,8 +43,8 @@ impl Calibration {
     /// Computes the calibration of `predictions`.
     ///
     /// # Errors
-    /// [`ScoresError::Other`] if rows have several labels, or if no row has a label.
-    pub fn from_predictions(predictions: &Predictions) -> Result<Self, ScoresError> {
+    /// [`PlainError`] if rows have several labels, or if no row has a label.
+    pub fn from_predictions(predictions: &Predictions) -> Result<Self, PlainError> {
         predictions.check_kind(false)?;
 
         // Of each bin: number of rows, number of correct rows, and sum of the probabilities of the likeliest classes.

@@ -6,75 +6,10 @@
 
 use std::collections::HashSet;
 
-use serde::{Deserialize, Serialize};
+use wavemill_schemas::exit::PlainError;
+use wavemill_schemas::run::{ClassReport, ClassScore, Means, SUPPORTED_TRACKS_MIN};
 
 use super::predictions::{Label, Predictions, likeliest};
-use crate::ScoresError;
-
-/// Minimum number of tracks of a class for its F1 to be included in [`ClassReport::macro_f1_supported`].
-pub const SUPPORTED_TRACKS_MIN: u64 = 10;
-
-/// Means of precision, recall and F1 over classes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Means {
-    /// Mean precision: the share of rows predicted as a class that belong to it.
-    pub precision: f64,
-    /// Mean recall: the share of rows of a class that are predicted as the class.
-    pub recall: f64,
-    /// Mean F1: the harmonic mean of precision and recall, computed per class and then averaged.
-    pub f1: f64,
-}
-
-/// Scores of one class.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ClassScore {
-    /// The name of the class.
-    pub name: String,
-    /// Number of labelled rows of the class.
-    pub support: u64,
-    /// Number of labelled tracks of the class.
-    pub tracks: u64,
-    /// Number of rows predicted as the class.
-    pub predicted: u64,
-    /// True if no row was predicted as the class. Precision and F1 are then 0 by convention, not by measurement.
-    pub never_predicted: bool,
-    /// Precision; 0 if the class was never predicted.
-    pub precision: f64,
-    /// Recall; 0 if the class has no rows.
-    pub recall: f64,
-    /// F1; 0 if no prediction of the class is correct.
-    pub f1: f64,
-}
-
-/// All scores of a target with one class per row.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ClassReport {
-    /// Number of labelled rows.
-    pub rows: u64,
-    /// Number of unlabelled rows, which are not scored.
-    pub unlabelled: u64,
-    /// Number of tracks that have labelled rows.
-    pub tracks: u64,
-    /// Share of rows whose likeliest class is true; of equal probabilities, the lowest id is the likeliest.
-    pub accuracy: f64,
-    /// Mean recall over the classes that have rows.
-    pub balanced_accuracy: f64,
-    /// Share of rows whose class is among the three likeliest. Of equal probabilities, the higher id ranks first, as in
-    /// `top_k_accuracy_score`. `None` for three classes or fewer, where the score is meaningless.
-    pub top_3: Option<f64>,
-    /// Unweighted means over classes that occur in labels or predictions.
-    pub macro_mean: Means,
-    /// Means over classes, weighted by their number of rows.
-    pub weighted_mean: Means,
-    /// Macro F1 over classes with at least [`SUPPORTED_TRACKS_MIN`] tracks; `None` if there is no such class.
-    pub macro_f1_supported: Option<f64>,
-    /// Number of classes with at least [`SUPPORTED_TRACKS_MIN`] tracks.
-    pub supported_classes: u64,
-    /// Scores of each class, in id order.
-    pub classes: Vec<ClassScore>,
-    /// Number of rows by true class, then by predicted class.
-    pub confusion: Vec<Vec<u64>>,
-}
 
 /// Number of rows of each class, of rows predicted as the class, and of correctly predicted rows. All averages are
 /// computed from these. The bootstrap uses the same code, so that an interval belongs to exactly the score that is
@@ -181,68 +116,57 @@ impl Margins {
     }
 }
 
-impl ClassReport {
-    /// Returns the wrong class that was predicted most often for rows of the class at `place`, with the number of these
-    /// rows. If several classes have the same number, it is the first of them.
-    pub fn most_confused_with(&self, place: usize) -> Option<(&ClassScore, u64)> {
-        let guesses = self.classes.iter().zip(&self.confusion[place]).enumerate();
-        let wrong = guesses.filter(|(guess, (_, n))| *guess != place && **n > 0);
-        let most = wrong.rev().max_by_key(|(_, (_, n))| **n);
-        most.map(|(_, (class, n))| (class, *n))
+/// Computes all scores of `predictions`.
+///
+/// # Errors
+/// [`PlainError`] if rows have several labels, or if no row has a label.
+pub fn class_report(predictions: &Predictions) -> Result<ClassReport, PlainError> {
+    predictions.check_kind(false)?;
+    let n_classes = predictions.classes().len();
+    let mut margins = Margins::new(n_classes);
+    let mut confusion = vec![vec![0_u64; n_classes]; n_classes];
+    let mut in_top_3 = 0;
+    for row in predictions.labelled() {
+        let Label::Class(truth) = row.label else {
+            continue;
+        };
+        let guess = likeliest(row.probabilities);
+        margins.add(truth, guess, 1);
+        confusion[truth][guess] += 1;
+        in_top_3 += u64::from(rank(row.probabilities, truth) < 3);
     }
 
-    /// Computes all scores of `predictions`.
-    ///
-    /// # Errors
-    /// [`ScoresError::Other`] if rows have several labels, or if no row has a label.
-    pub fn from_predictions(predictions: &Predictions) -> Result<Self, ScoresError> {
-        predictions.check_kind(false)?;
-        let n_classes = predictions.classes().len();
-        let mut margins = Margins::new(n_classes);
-        let mut confusion = vec![vec![0_u64; n_classes]; n_classes];
-        let mut in_top_3 = 0;
-        for row in predictions.labelled() {
-            let Label::Class(truth) = row.label else {
-                continue;
-            };
-            let guess = likeliest(row.probabilities);
-            margins.add(truth, guess, 1);
-            confusion[truth][guess] += 1;
-            in_top_3 += u64::from(rank(row.probabilities, truth) < 3);
-        }
-
-        let rows: u64 = margins.support.iter().sum();
-        if rows == 0 {
-            return Err(predictions.no_labels());
-        }
-
-        let (tracks, tracks_of) = count_tracks(predictions);
-        let supported: Vec<usize> = (0..n_classes)
-            .filter(|&class| tracks_of[class] >= SUPPORTED_TRACKS_MIN)
-            .collect();
-        let classes = predictions.classes().iter().enumerate();
-        Ok(Self {
-            rows,
-            unlabelled: predictions.len() as u64 - rows,
-            tracks,
-            accuracy: margins.accuracy(),
-            balanced_accuracy: margins.balanced_accuracy(),
-            // With three classes or fewer, the true class is always among the three likeliest.
-            top_3: (n_classes > 3).then(|| ratio(in_top_3, rows)),
-            // Use the same function as the bootstrap, so that the score has the same bits as the value of its interval.
-            macro_mean: Means {
-                f1: margins.macro_f1(),
-                ..margins.means(|_| 1.0)
-            },
-            weighted_mean: margins.means(|c| margins.support[c] as f64),
-            macro_f1_supported: mean(supported.iter().map(|&class| margins.f1(class))),
-            supported_classes: supported.len() as u64,
-            classes: classes
-                .map(|(class, name)| margins.score(class, name, tracks_of[class]))
-                .collect(),
-            confusion,
-        })
+    let rows: u64 = margins.support.iter().sum();
+    if rows == 0 {
+        return Err(predictions.no_labels());
     }
+
+    let (tracks, tracks_of) = count_tracks(predictions);
+    let supported: Vec<usize> = (0..n_classes)
+        .filter(|&class| tracks_of[class] >= SUPPORTED_TRACKS_MIN)
+        .collect();
+    let classes = predictions.classes().iter().enumerate();
+    Ok(ClassReport {
+        rows,
+        unlabelled: predictions.len() as u64 - rows,
+        tracks,
+        accuracy: margins.accuracy(),
+        balanced_accuracy: margins.balanced_accuracy(),
+        // With three classes or fewer, the true class is always among the three likeliest.
+        top_3: (n_classes > 3).then(|| ratio(in_top_3, rows)),
+        // Use the same function as the bootstrap, so that the score has the same bits as the value of its interval.
+        macro_mean: Means {
+            f1: margins.macro_f1(),
+            ..margins.means(|_| 1.0)
+        },
+        weighted_mean: margins.means(|c| margins.support[c] as f64),
+        macro_f1_supported: mean(supported.iter().map(|&class| margins.f1(class))),
+        supported_classes: supported.len() as u64,
+        classes: classes
+            .map(|(class, name)| margins.score(class, name, tracks_of[class]))
+            .collect(),
+        confusion,
+    })
 }
 
 impl Margins {
@@ -337,7 +261,7 @@ mod tests {
 
     #[test]
     fn every_figure_of_a_small_table_by_hand() {
-        let report = ClassReport::from_predictions(&example()).unwrap();
+        let report = class_report(&example()).unwrap();
         assert_eq!((report.rows, report.unlabelled, report.tracks), (6, 1, 6));
         assert_eq!(
             report.confusion,
@@ -358,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_class_that_is_never_predicted_is_zero_and_marked() {
-        let report = ClassReport::from_predictions(&example()).unwrap();
+        let report = class_report(&example()).unwrap();
         let marks: Vec<bool> = report
             .classes
             .iter()
@@ -379,17 +303,11 @@ mod tests {
 
     #[test]
     fn top_3_ranks_equal_probabilities_by_the_higher_id_and_is_absent_for_three_classes() {
-        assert_eq!(
-            ClassReport::from_predictions(&example()).unwrap().top_3,
-            Some(1.0)
-        );
+        assert_eq!(class_report(&example()).unwrap().top_3, Some(1.0));
         let ties = single(&[(1, None, 0, &[0.25; 4]), (2, None, 1, &[0.25; 4])]);
+        assert_eq!(class_report(&ties).unwrap().top_3, Some(0.5));
         assert_eq!(
-            ClassReport::from_predictions(&ties).unwrap().top_3,
-            Some(0.5)
-        );
-        assert_eq!(
-            ClassReport::from_predictions(&single(&[(1, None, 0, &[0.4, 0.3, 0.3])]))
+            class_report(&single(&[(1, None, 0, &[0.4, 0.3, 0.3])]))
                 .unwrap()
                 .top_3,
             None
@@ -416,7 +334,7 @@ mod tests {
             )
         }));
 
-        let report = ClassReport::from_predictions(&single(&rows)).unwrap();
+        let report = class_report(&single(&rows)).unwrap();
         assert_eq!(
             (
                 report.supported_classes,
@@ -434,16 +352,12 @@ mod tests {
     fn nothing_to_score_is_an_error() {
         let unlabelled = single(&[(1, None, -1, &[0.5, 0.5])]);
         assert_eq!(
-            ClassReport::from_predictions(&unlabelled)
-                .unwrap_err()
-                .to_string(),
+            class_report(&unlabelled).unwrap_err().to_string(),
             "target genre: no row has a label"
         );
         let several = Predictions::multi("a", &names(2));
         assert_eq!(
-            ClassReport::from_predictions(&several)
-                .unwrap_err()
-                .to_string(),
+            class_report(&several).unwrap_err().to_string(),
             "target a has several labels per row"
         );
     }

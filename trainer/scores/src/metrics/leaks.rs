@@ -11,8 +11,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
 
-use serde::{Deserialize, Serialize};
-use wavemill_schemas::recipe::{Dataset, SplitRule};
+use wavemill_schemas::recipe::SplitRule;
+use wavemill_schemas::run::{ComparedWith, Leak, Leaks, Noun};
 use wavemill_schemas::split::Split;
 
 /// A row of the training or the test split with the ids through which it can leak. Rows of the same track count once.
@@ -28,106 +28,6 @@ pub struct Member<'a> {
     pub audio_blake3: Option<&'a str>,
     /// The group of near copies of the row's recording; `None` if it has none, or if they are unknown.
     pub near_group: Option<&'a str>,
-}
-
-/// The leakage by one kind of id: track, recording, near copy, artist or album.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Leak {
-    /// Number of test tracks whose id of this kind also occurs in training.
-    pub tracks: u64,
-    /// Share of the test tracks whose id also occurs in training, 0 to 1.
-    pub share: f64,
-    /// Number of test tracks whose id of this kind is known.
-    pub known: u64,
-}
-
-/// The training tracks that a test split is compared with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ComparedWith {
-    /// The training tracks of the same version of the store.
-    #[default]
-    Training,
-    /// The tracks that a run was trained on, from another version of the store.
-    Run,
-    /// No tracks: the run was trained on another version of the store, and its list of tracks is unavailable.
-    Nothing,
-}
-
-/// Reports whether a value is the default, which results omit for compatibility.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-/// The word for a clip of a data set, in tables and pages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Noun {
-    /// A track of FMA.
-    #[default]
-    Track,
-    /// An audio file of any other data set.
-    Clip,
-    /// A picture.
-    Picture,
-}
-
-impl Noun {
-    /// Returns the word for the clips of a data set.
-    pub const fn of(dataset: Dataset) -> Self {
-        match dataset {
-            Dataset::Fma => Self::Track,
-            _ if dataset.is_of_pictures() => Self::Picture,
-            _ => Self::Clip,
-        }
-    }
-
-    /// Returns the word for one clip.
-    pub const fn one(self) -> &'static str {
-        match self {
-            Self::Track => "track",
-            Self::Clip => "clip",
-            Self::Picture => "picture",
-        }
-    }
-
-    /// Returns the word for several clips.
-    pub const fn many(self) -> &'static str {
-        match self {
-            Self::Track => "tracks",
-            Self::Clip => "clips",
-            Self::Picture => "pictures",
-        }
-    }
-
-    /// Replaces the word for tracks in a fixed text, which contains no names from the data.
-    pub fn in_text(self, text: &str) -> String {
-        text.replace(Self::Track.one(), self.one())
-    }
-}
-
-/// The leakage from the training split to a test or validation split.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Leaks {
-    /// The rule by which tracks were assigned to splits.
-    pub rule: SplitRule,
-    /// The promise of the split rule, as text.
-    pub promise: String,
-    /// The word for a clip of the data set.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub noun: Noun,
-    /// The tested split: `test` or `validation`.
-    pub split: Split,
-    /// Number of tracks in the tested split.
-    pub tracks: u64,
-    /// Number of training tracks that the tested split is compared with.
-    pub training_tracks: u64,
-    /// The origin of the training tracks that the tested split is compared with.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub compared_with: ComparedWith,
-    /// Leakage by `track`, `recording`, `artist`, `album`, and by `near_copy` if the store has near copies. A run's
-    /// list of tracks has no albums and no near copies.
-    pub shared: BTreeMap<String, Leak>,
 }
 
 /// Returns the promise of a split rule as text, with the number of known artists if some artists are unknown.
@@ -166,160 +66,64 @@ const fn describe_rule(rule: SplitRule) -> &'static str {
     }
 }
 
-const NEAR_COPY: &str = "near_copy";
-
-/// The kinds of leakage, the worst first: the name, and the text that completes "… is in training".
-const KINDS: [(&str, &str); 5] = [
-    ("track", "are also in training"),
-    ("recording", "have the same recording in training"),
-    (NEAR_COPY, "have a near copy in training"),
-    ("artist", "share an artist with training"),
-    ("album", "share an album with training"),
-];
-
-impl Leaks {
-    /// Counts the ids that the split `test`, called `split`, shares with `training`.
-    pub fn new<'a>(
-        rule: SplitRule,
-        split: Split,
-        training: impl IntoIterator<Item = Member<'a>>,
-        test: impl IntoIterator<Item = Member<'a>>,
-    ) -> Self {
-        // Count one row per track, since all segments of a track leak together.
-        let training = tracks(training);
-        let test = tracks(test);
-        let mut counts = shared_with(&training, &test);
-        let albums = shared(&training, &test, |member| member.album_id);
-        counts.insert("album".to_owned(), albums);
-        let mut members = training.iter().chain(&test);
-        if members.any(|member| member.near_group.is_some()) {
-            let copies = shared(&training, &test, |member| member.near_group);
-            // Tracks without near copies are known to have none.
-            let known = test.len() as u64;
-            counts.insert(NEAR_COPY.to_owned(), Leak { known, ..copies });
-        }
-
-        Self {
-            rule,
-            promise: promise(rule, &training, &test),
-            noun: Noun::Track,
-            split: split.to_owned(),
-            tracks: test.len() as u64,
-            training_tracks: training.len() as u64,
-            compared_with: ComparedWith::Training,
-            shared: counts,
-        }
+/// Counts the ids that the split `test`, called `split`, shares with `training`.
+pub fn count_leaks<'a>(
+    rule: SplitRule,
+    split: Split,
+    training: impl IntoIterator<Item = Member<'a>>,
+    test: impl IntoIterator<Item = Member<'a>>,
+) -> Leaks {
+    // Count one row per track, since all segments of a track leak together.
+    let training = tracks(training);
+    let test = tracks(test);
+    let mut counts = shared_with(&training, &test);
+    let albums = shared(&training, &test, |member| member.album_id);
+    counts.insert("album".to_owned(), albums);
+    let mut members = training.iter().chain(&test);
+    if members.any(|member| member.near_group.is_some()) {
+        let copies = shared(&training, &test, |member| member.near_group);
+        // Tracks without near copies are known to have none.
+        let known = test.len() as u64;
+        counts.insert("near_copy".to_owned(), Leak { known, ..copies });
     }
 
-    /// Sets the word for a clip of the data set.
-    #[must_use]
-    pub fn with_noun(self, noun: Noun) -> Self {
-        Self {
-            promise: noun.in_text(&self.promise),
-            noun,
-            ..self
-        }
+    Leaks {
+        rule,
+        promise: promise(rule, &training, &test),
+        noun: Noun::Track,
+        split: split.to_owned(),
+        tracks: test.len() as u64,
+        training_tracks: training.len() as u64,
+        compared_with: ComparedWith::Training,
+        shared: counts,
     }
+}
 
-    /// Compares the split `test` with the tracks that a run was trained on, which are from another version of the
-    /// store. `trained` is `None` if those tracks are unknown. Their albums are always unknown.
-    pub fn compared_with_run<'a>(
-        self,
-        trained: Option<&[Member<'a>]>,
-        test: impl IntoIterator<Item = Member<'a>>,
-    ) -> Self {
-        let Some(trained) = trained else {
-            return Self {
-                training_tracks: 0,
-                compared_with: ComparedWith::Nothing,
-                shared: BTreeMap::new(),
-                ..self
-            };
+/// Compares the split `test` with the tracks that a run was trained on, which are from another version of the store.
+/// `trained` is `None` if those tracks are unknown. Their albums are always unknown.
+pub fn compare_with_run<'a>(
+    leaks: Leaks,
+    trained: Option<&[Member<'a>]>,
+    test: impl IntoIterator<Item = Member<'a>>,
+) -> Leaks {
+    let Some(trained) = trained else {
+        return Leaks {
+            training_tracks: 0,
+            compared_with: ComparedWith::Nothing,
+            shared: BTreeMap::new(),
+            ..leaks
         };
+    };
 
-        // Keep all rows of the run's list: the run may have been trained on two recordings of one track, from different
-        // versions.
-        let test = tracks(test);
-        let training_tracks: HashSet<i64> = trained.iter().map(|member| member.track_id).collect();
-        Self {
-            training_tracks: training_tracks.len() as u64,
-            compared_with: ComparedWith::Run,
-            shared: shared_with(trained, &test),
-            ..self
-        }
-    }
-
-    /// Returns the warning to print before the scores of a split that shares ids with the training tracks of `run`,
-    /// such as `this run`. The warning has the numbers of shared tracks, recordings and artists. Returns `None` if
-    /// there are none, or if the split was not compared with a run.
-    pub fn warning(&self, run: &str) -> Option<String> {
-        let tracks = self.tracks_that_share("track");
-        let recordings = self.tracks_that_share("recording");
-        let artists = self.tracks_that_share("artist");
-        if self.compared_with != ComparedWith::Run || tracks + recordings + artists == 0 {
-            return None;
-        }
-        Some(format!(
-            "of {} {} {noun}, {tracks} are {noun}, {recordings} are recordings and {artists} are by artists that {run} \
-             trained on",
-            self.tracks,
-            self.split,
-            noun = self.noun.many()
-        ))
-    }
-
-    fn tracks_that_share(&self, kind: &str) -> u64 {
-        self.shared.get(kind).map_or(0, |leak| leak.tracks)
-    }
-
-    /// Returns a summary of the leakage in one sentence.
-    pub fn sentence(&self) -> String {
-        let mut found = Vec::new();
-        let mut unknown = Vec::new();
-        for (kind, message) in KINDS {
-            let Some(leak) = self.shared.get(kind) else {
-                continue;
-            };
-            if leak.tracks > 0 {
-                let percent = 100.0 * leak.share;
-                found.push(format!("{} ({percent:.1} %) {message}", leak.tracks));
-            }
-            if leak.known == 0 {
-                unknown.push(kind);
-            }
-        }
-
-        let found = if self.compared_with == ComparedWith::Nothing {
-            "it is unknown how many overlap with training: they are from another version than the run trained \
-             on"
-            .to_owned()
-        } else if found.is_empty() {
-            "none is known to overlap with training".to_owned()
-        } else {
-            found.join(", ")
-        };
-        let unknown = if unknown.is_empty() {
-            String::new()
-        } else {
-            format!("; unknown: {}", unknown.join(", "))
-        };
-        let training = if self.compared_with == ComparedWith::Run {
-            format!(
-                ", by the {} {} that the run trained on",
-                self.training_tracks,
-                self.noun.many()
-            )
-        } else {
-            String::new()
-        };
-        format!(
-            "split `{}` ({}){training}: of {} {} {}, {found}{unknown}.",
-            self.rule.name(),
-            self.promise,
-            self.tracks,
-            self.split,
-            self.noun.many()
-        )
+    // Keep all rows of the run's list: the run may have been trained on two recordings of one track, from different
+    // versions.
+    let test = tracks(test);
+    let training_tracks: HashSet<i64> = trained.iter().map(|member| member.track_id).collect();
+    Leaks {
+        training_tracks: training_tracks.len() as u64,
+        compared_with: ComparedWith::Run,
+        shared: shared_with(trained, &test),
+        ..leaks
     }
 }
 
@@ -406,7 +210,7 @@ mod tests {
             member(2, 20, None, "b"),
         ];
 
-        let leaks = Leaks::new(SplitRule::Stratified, Split::Test, training, test);
+        let leaks = count_leaks(SplitRule::Stratified, Split::Test, training, test);
 
         assert_eq!((leaks.tracks, leaks.training_tracks), (4, 2));
         let counts = counts(&leaks, ["track", "recording", "artist", "album"]);
@@ -437,7 +241,7 @@ mod tests {
             },
             member(4, 40, None, "d"),
         ];
-        let leaks = Leaks::new(SplitRule::Stratified, Split::Test, training, test);
+        let leaks = count_leaks(SplitRule::Stratified, Split::Test, training, test);
         assert_eq!(count(&leaks, "near_copy"), (1, 2));
         let sentence = leaks.sentence();
         assert!(
@@ -445,7 +249,7 @@ mod tests {
             "{sentence}"
         );
 
-        let leaks = Leaks::new(SplitRule::Stratified, Split::Test, [training[0]], [test[1]]);
+        let leaks = count_leaks(SplitRule::Stratified, Split::Test, [training[0]], [test[1]]);
         assert!(!leaks.shared.contains_key("near_copy"));
     }
 
@@ -482,7 +286,7 @@ mod tests {
         ];
         for (training, test, want) in cases {
             let (training, test) = (members(training, 1), members(test, 100));
-            let leaks = Leaks::new(SplitRule::Artist, Split::Test, training, test);
+            let leaks = count_leaks(SplitRule::Artist, Split::Test, training, test);
             assert_eq!(leaks.promise, want);
         }
     }
@@ -509,12 +313,12 @@ mod tests {
             member(4, 10, None, "d"),
         ];
 
-        let leaks = Leaks::new(SplitRule::Segment, Split::Test, training, test);
+        let leaks = count_leaks(SplitRule::Segment, Split::Test, training, test);
         assert_eq!(leaks.warning("this run"), None, "its own version");
         let json = serde_json::to_string(&leaks).unwrap();
         assert!(!json.contains("compared_with"), "{json}");
 
-        let of_run = leaks.clone().compared_with_run(Some(&trained), test);
+        let of_run = compare_with_run(leaks.clone(), Some(&trained), test);
         assert_eq!((of_run.tracks, of_run.training_tracks), (4, 2));
         let counts = counts(&of_run, ["track", "recording", "artist"]);
         assert_eq!(counts, [(2, 4), (2, 4), (2, 3)]);
@@ -535,11 +339,9 @@ mod tests {
         assert!(json.contains(r#""compared_with":"run""#), "{json}");
         assert_eq!(serde_json::from_str::<Leaks>(&json).unwrap(), of_run);
 
-        let unseen = leaks
-            .clone()
-            .compared_with_run(Some(&trained), [member(9, 90, None, "z")]);
+        let unseen = compare_with_run(leaks.clone(), Some(&trained), [member(9, 90, None, "z")]);
         assert_eq!(unseen.warning("this run"), None);
-        let unknown = leaks.compared_with_run(None, test);
+        let unknown = compare_with_run(leaks, None, test);
         assert_eq!(unknown.warning("this run"), None);
         assert!(
             unknown.sentence().ends_with(
@@ -560,7 +362,7 @@ mod tests {
             near_group: None,
         };
 
-        let leaks = Leaks::new(SplitRule::Column, Split::Test, [], [bare]);
+        let leaks = count_leaks(SplitRule::Column, Split::Test, [], [bare]);
         assert_eq!(
             leaks.sentence(),
             "split `column` (splits as a column of the metadata says): of 1 test tracks, none is known to overlap \

@@ -16,24 +16,19 @@ mod wire;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use serde::{Deserialize, Serialize};
 use wavemill_schemas::canonical;
 use wavemill_schemas::config::Metric;
 use wavemill_schemas::exit::PlainError;
+use wavemill_schemas::run::{Evaluation, Leaks, Level, Report};
 
-pub use bootstrap::{
-    Bootstrap, ClassInterval, ClassIntervals, Difference, Draws, Interval, Paired, RESAMPLES,
-    UNITS_PER_CLASS_MIN, Unit, class_intervals, paired,
-};
+pub use bootstrap::{ClassInterval, ClassIntervals, Difference, Paired, class_intervals, paired};
 pub use calibration::{CALIBRATION_BINS, Calibration, CalibrationBin};
-pub use classification::{ClassReport, ClassScore, Means, SUPPORTED_TRACKS_MIN};
-pub use leaks::{ComparedWith, Leak, Leaks, Member, Noun};
-pub use multilabel::{SetReport, SetScore};
+pub use classification::class_report;
+pub use leaks::{Member, compare_with_run, count_leaks};
+pub use multilabel::set_report;
 pub use predictions::{Label, Predictions, Row, likeliest};
-pub use table::paired_table;
+pub use table::{evaluation_table, paired_table, run_table};
 pub use temperature::TEMPERATURES;
-
-use crate::ScoresError;
 
 use bootstrap::bootstrap;
 use classification::log_loss;
@@ -45,17 +40,17 @@ impl Predictions {
     /// Returns loss, log loss and scores by metric, without those that are undefined.
     ///
     /// # Errors
-    /// [`ScoresError::Other`] if no row has a label.
-    pub fn scores(&self) -> Result<BTreeMap<Metric, f64>, ScoresError> {
-        let mut scores = Report::from_predictions(self)?.scores();
+    /// [`PlainError`] if no row has a label.
+    pub fn scores(&self) -> Result<BTreeMap<Metric, f64>, PlainError> {
+        let mut scores = score_rows(self)?.scores();
         scores.extend(self.loss().map(|loss| (Metric::Loss, loss)));
         scores.extend(log_loss(self).map(|loss| (Metric::LogLoss, loss)));
         Ok(scores)
     }
 
     /// Creates the error for predictions without a labelled row.
-    fn no_labels(&self) -> ScoresError {
-        PlainError::failed(format!("target {}: no row has a label", self.target())).into()
+    fn no_labels(&self) -> PlainError {
+        PlainError::failed(format!("target {}: no row has a label", self.target()))
     }
 
     /// Returns an error if the target has one class per row although several labels are expected, or the reverse.
@@ -92,184 +87,80 @@ impl Predictions {
     }
 }
 
-/// Scores of a target, with one or with several labels per row.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "labels", rename_all = "lowercase")]
-pub enum Report {
-    /// Scores of a target with one class per row.
-    Single(ClassReport),
-    /// Scores of a target with any number of labels per row.
-    Multi(SetReport),
-}
-
-impl Report {
-    /// Computes the scores of `predictions`, according to the number of labels per row.
-    ///
-    /// # Errors
-    /// [`ScoresError::Other`] if no row has a label.
-    pub fn from_predictions(predictions: &Predictions) -> Result<Self, ScoresError> {
-        if predictions.is_multi() {
-            SetReport::from_predictions(predictions).map(Self::Multi)
-        } else {
-            ClassReport::from_predictions(predictions).map(Self::Single)
-        }
-    }
-
-    /// Returns all defined scores by metric, without losses.
-    fn scores(&self) -> BTreeMap<Metric, f64> {
-        let metrics = Metric::ALL.into_iter();
-        metrics
-            .filter_map(|metric| Some((metric, self.value(metric)?)))
-            .collect()
-    }
-
-    /// Returns the value of `metric`; `None` if it is undefined here, or is a loss.
-    fn value(&self, metric: Metric) -> Option<f64> {
-        match self {
-            Self::Single(report) => match metric {
-                Metric::Accuracy => Some(report.accuracy),
-                Metric::BalancedAccuracy => Some(report.balanced_accuracy),
-                Metric::Top3 => report.top_3,
-                Metric::MacroF1 => Some(report.macro_mean.f1),
-                Metric::MacroPrecision => Some(report.macro_mean.precision),
-                Metric::MacroRecall => Some(report.macro_mean.recall),
-                Metric::MacroF1Supported => report.macro_f1_supported,
-                Metric::WeightedF1 => Some(report.weighted_mean.f1),
-                _ => None,
-            },
-
-            Self::Multi(report) => match metric {
-                Metric::Accuracy => Some(report.exact_match),
-                Metric::MacroF1 => Some(report.f1_macro),
-                Metric::MicroF1 => Some(report.f1_micro),
-                Metric::RocAucMacro => report.roc_auc_macro,
-                Metric::RocAucMicro => report.roc_auc_micro,
-                Metric::AveragePrecisionMacro => report.average_precision_macro,
-                Metric::AveragePrecisionMicro => report.average_precision_micro,
-                _ => None,
-            },
-        }
+/// Computes the scores of `predictions`, according to the number of labels per row.
+///
+/// # Errors
+/// [`PlainError`] if no row has a label.
+pub fn score_rows(predictions: &Predictions) -> Result<Report, PlainError> {
+    if predictions.is_multi() {
+        set_report(predictions).map(Report::Multi)
+    } else {
+        class_report(predictions).map(Report::Single)
     }
 }
 
-/// Scores of individual rows, or of rows aggregated by track.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Level {
-    /// The scores of the rows.
-    pub report: Report,
-    /// Log loss: mean −ln of the true class's probability, unweighted. `None` with several labels per row, and for
-    /// majorities, whose values are votes.
-    pub log_loss: Option<f64>,
-    /// Bootstrap intervals; `None` if there is only a single artist or track.
-    pub bootstrap: Option<Bootstrap>,
+/// Computes scores, log loss and bootstrap intervals. `seed` determines the resamples.
+///
+/// # Errors
+/// [`PlainError`] if no row has a label, or if `stop` becomes true.
+fn score_level(
+    predictions: &Predictions,
+    seed: u64,
+    stop: &AtomicBool,
+) -> Result<Level, PlainError> {
+    Ok(Level {
+        report: score_rows(predictions)?,
+        log_loss: log_loss(predictions),
+        bootstrap: bootstrap(predictions, seed, stop)?,
+    })
 }
 
-impl Level {
-    /// Returns log loss and scores by metric, without those that are undefined.
-    pub fn scores(&self) -> BTreeMap<Metric, f64> {
-        let mut scores = self.report.scores();
-        scores.extend(self.log_loss.map(|loss| (Metric::LogLoss, loss)));
-        scores
-    }
-
-    /// Computes scores, log loss and bootstrap intervals. `seed` determines the resamples.
-    ///
-    /// # Errors
-    /// [`ScoresError::Other`] if no row has a label, or if `stop` becomes true.
-    fn from_predictions(
-        predictions: &Predictions,
-        seed: u64,
-        stop: &AtomicBool,
-    ) -> Result<Self, ScoresError> {
-        Ok(Self {
-            report: Report::from_predictions(predictions)?,
-            log_loss: log_loss(predictions),
-            bootstrap: bootstrap(predictions, seed, stop)?,
-        })
-    }
+/// Computes all scores of `predictions` on the split that `leaks` describes. `seed` determines the bootstrap resamples.
+///
+/// # Errors
+/// [`PlainError`] if no row has a label, or if the rows of a track have different labels.
+pub fn score_split(
+    predictions: &Predictions,
+    seed: u64,
+    leaks: Leaks,
+) -> Result<Evaluation, PlainError> {
+    score_split_unless_stopped(predictions, seed, leaks, &AtomicBool::new(false))
 }
 
-/// The scores of one target on one split in `result.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// The name of the target.
-    pub target: String,
-    /// Names of the target's classes, in id order.
-    pub classes: Vec<String>,
-    /// Eight hex digits that identify the classes. Scores over different classes are never shown in one column.
-    pub class_set: String,
-    /// Mean loss weighted as in training; `None` if it was not computed.
-    pub loss: Option<f64>,
-    /// Scores of individual rows.
-    pub segments: Level,
-    /// Scores of tracks, from the mean of the probabilities of a track's rows; `None` if each track has one row.
-    pub tracks_mean: Option<Level>,
-    /// Scores of tracks, from a vote of a track's rows; `None` if each track has one row.
-    pub tracks_majority: Option<Level>,
-    /// The split's rule and its leakage, or the overlap of the split with the training tracks of a run on another
-    /// version.
-    pub leaks: Leaks,
-}
-
-impl Evaluation {
-    /// Computes all scores of `predictions` on the split that `leaks` describes. `seed` determines the bootstrap
-    /// resamples.
-    ///
-    /// # Errors
-    /// [`ScoresError::Other`] if no row has a label, or if the rows of a track have different labels.
-    pub fn from_predictions(
-        predictions: &Predictions,
-        seed: u64,
-        leaks: Leaks,
-    ) -> Result<Self, ScoresError> {
-        Self::unless_stopped(predictions, seed, leaks, &AtomicBool::new(false))
+/// Computes all scores like [`score_split`], and ends early if another thread sets `stop`: resampling takes seconds for
+/// many rows with hundreds of classes.
+///
+/// # Errors
+/// [`PlainError`] if `stop` becomes true, and the errors of [`score_split`].
+pub fn score_split_unless_stopped(
+    predictions: &Predictions,
+    seed: u64,
+    leaks: Leaks,
+    stop: &AtomicBool,
+) -> Result<Evaluation, PlainError> {
+    let mut tracks_mean = None;
+    let mut tracks_majority = None;
+    // If each track has one row, mean and vote of its rows would have the same scores as the rows.
+    if predictions.has_segments() {
+        tracks_mean = Some(score_level(&predictions.per_track_mean()?, seed, stop)?);
+        // The values of a vote are not probabilities, so they have no log loss.
+        let votes = score_level(&predictions.per_track_majority()?, seed, stop)?;
+        tracks_majority = Some(Level {
+            log_loss: None,
+            ..votes
+        });
     }
 
-    /// Computes all scores like [`Self::from_predictions`], and ends early if another thread sets `stop`: resampling
-    /// takes seconds for many rows with hundreds of classes.
-    ///
-    /// # Errors
-    /// [`ScoresError::Other`] if `stop` becomes true, and the errors of [`Self::from_predictions`].
-    pub fn unless_stopped(
-        predictions: &Predictions,
-        seed: u64,
-        leaks: Leaks,
-        stop: &AtomicBool,
-    ) -> Result<Self, ScoresError> {
-        let mut tracks_mean = None;
-        let mut tracks_majority = None;
-        // If each track has one row, mean and vote of its rows would have the same scores as the rows.
-        if predictions.has_segments() {
-            tracks_mean = Some(Level::from_predictions(
-                &predictions.per_track_mean()?,
-                seed,
-                stop,
-            )?);
-            // The values of a vote are not probabilities, so they have no log loss.
-            let votes = Level::from_predictions(&predictions.per_track_majority()?, seed, stop)?;
-            tracks_majority = Some(Level {
-                log_loss: None,
-                ..votes
-            });
-        }
-
-        Ok(Self {
-            target: predictions.target().to_owned(),
-            classes: predictions.classes().to_vec(),
-            class_set: class_set(predictions.classes()),
-            loss: predictions.loss(),
-            segments: Level::from_predictions(predictions, seed, stop)?,
-            tracks_mean,
-            tracks_majority,
-            leaks,
-        })
-    }
-
-    /// Returns the scores of tracks by the mean of their rows' probabilities. If each track has one row, returns the
-    /// scores of the rows.
-    pub fn tracks(&self) -> &Level {
-        self.tracks_mean.as_ref().unwrap_or(&self.segments)
-    }
+    Ok(Evaluation {
+        target: predictions.target().to_owned(),
+        classes: predictions.classes().to_vec(),
+        class_set: class_set(predictions.classes()),
+        loss: predictions.loss(),
+        segments: score_level(predictions, seed, stop)?,
+        tracks_mean,
+        tracks_majority,
+        leaks,
+    })
 }
 
 /// Returns eight hex digits that identify the class names and their order.
@@ -288,7 +179,7 @@ mod tests {
     use wavemill_schemas::split::Split;
 
     fn leaks() -> Leaks {
-        Leaks::new(SplitRule::Artist, Split::Test, [], [])
+        count_leaks(SplitRule::Artist, Split::Test, [], [])
     }
 
     #[test]
@@ -301,7 +192,7 @@ mod tests {
         }
 
         let whole = single(&[(1, Some(1), 0, &[0.9, 0.1]), (2, Some(2), 1, &[0.7, 0.3])]);
-        let evaluation = Evaluation::from_predictions(&whole, 1, leaks()).unwrap();
+        let evaluation = score_split(&whole, 1, leaks()).unwrap();
         assert!(evaluation.tracks_mean.is_none() && evaluation.tracks_majority.is_none());
         assert_eq!(evaluation.tracks(), &evaluation.segments);
 
@@ -310,7 +201,7 @@ mod tests {
             (1, Some(1), 0, &[0.4, 0.6]),
             (2, Some(2), 1, &[0.2, 0.8]),
         ]);
-        let evaluation = Evaluation::from_predictions(&cut, 1, leaks()).unwrap();
+        let evaluation = score_split(&cut, 1, leaks()).unwrap();
 
         assert_eq!(accuracy(&evaluation.segments), (3, 2.0 / 3.0));
         assert_eq!(accuracy(evaluation.tracks()), (2, 1.0));
@@ -330,7 +221,7 @@ mod tests {
             })
             .collect();
 
-        let evaluation = Evaluation::from_predictions(&single(&rows), 1, leaks()).unwrap();
+        let evaluation = score_split(&single(&rows), 1, leaks()).unwrap();
         let json = serde_json::to_string(&evaluation).unwrap();
 
         assert_eq!(

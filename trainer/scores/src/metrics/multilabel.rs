@@ -3,68 +3,12 @@
 //! Ranking scores (ROC-AUC, average precision) need no threshold; other scores use [`THRESHOLD`]. If all or no rows
 //! have a class, its ranking scores are undefined: they are absent and left out of macro means.
 
-use serde::{Deserialize, Serialize};
+use wavemill_schemas::exit::PlainError;
+use wavemill_schemas::run::{SetReport, SetScore};
 
 use super::THRESHOLD;
 use super::classification::{Margins, count_tracks, mean};
 use super::predictions::{Label, Predictions};
-use crate::ScoresError;
-
-/// Scores of one class of a multi-label target.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SetScore {
-    /// The name of the class.
-    pub name: String,
-    /// Number of rows that have the class.
-    pub support: u64,
-    /// Number of tracks that have the class.
-    pub tracks: u64,
-    /// Number of rows for which the class is predicted.
-    pub predicted: u64,
-    /// True if the class is never predicted. Precision and F1 are then 0 by convention, not by measurement.
-    pub never_predicted: bool,
-    /// ROC-AUC: probability that a row with the class is ranked above a row without it (ties count one half). `None` if
-    /// all or no rows have the class.
-    pub roc_auc: Option<f64>,
-    /// Average precision: Σ (recall gained) · precision over falling thresholds. `None` if all or no rows have the
-    /// class.
-    pub average_precision: Option<f64>,
-    /// Precision; 0 if the class is never predicted.
-    pub precision: f64,
-    /// Recall; 0 if the class has no rows.
-    pub recall: f64,
-    /// F1; 0 if no prediction of the class is correct.
-    pub f1: f64,
-}
-
-/// All scores of a multi-label target.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SetReport {
-    /// Number of labelled rows.
-    pub rows: u64,
-    /// Number of unlabelled rows, which are not scored.
-    pub unlabelled: u64,
-    /// Number of tracks that have labelled rows.
-    pub tracks: u64,
-    /// Mean ROC-AUC over the classes that have a ROC-AUC.
-    pub roc_auc_macro: Option<f64>,
-    /// ROC-AUC of all decisions (pairs of row and class) in one ranking.
-    pub roc_auc_micro: Option<f64>,
-    /// Number of classes that have ranking scores.
-    pub ranked_classes: u64,
-    /// Mean average precision over the classes that have one.
-    pub average_precision_macro: Option<f64>,
-    /// Average precision of all decisions (pairs of row and class) in one ranking.
-    pub average_precision_micro: Option<f64>,
-    /// Share of rows whose labels are all correct.
-    pub exact_match: f64,
-    /// Mean F1 over all classes.
-    pub f1_macro: f64,
-    /// F1 over all decisions (pairs of row and class) together.
-    pub f1_micro: f64,
-    /// Scores of each class, in id order.
-    pub classes: Vec<SetScore>,
-}
 
 /// Rows with and without one class in descending order of score. A bootstrap can weight the rows without sorting them
 /// again.
@@ -181,62 +125,58 @@ pub(super) fn decide(
     exact
 }
 
-impl SetReport {
-    /// Computes all scores of `predictions`.
-    ///
-    /// # Errors
-    /// [`ScoresError::Other`] if rows have one class, or if no row has a label.
-    pub fn from_predictions(predictions: &Predictions) -> Result<Self, ScoresError> {
-        predictions.check_kind(true)?;
-        let n_classes = predictions.classes().len();
-        let mut margins = Margins::new(n_classes);
-        let mut rows = 0_u64;
-        let mut exact = 0_u64;
-        let mut all = Vec::new();
-        for row in predictions.labelled() {
-            let Label::Set(set) = row.label else { continue };
-            rows += 1;
-            exact += u64::from(decide(row.probabilities, set, |class, truth, guess| {
-                margins.add_decision(class, truth, guess, 1)
-            }));
-            // For micro scores, each pair of row and class is an entry of one large ranking.
-            for (&probability, &truth) in row.probabilities.iter().zip(set) {
-                all.push((probability, truth, 0));
-            }
+/// Computes all scores of `predictions`.
+///
+/// # Errors
+/// [`PlainError`] if rows have one class, or if no row has a label.
+pub fn set_report(predictions: &Predictions) -> Result<SetReport, PlainError> {
+    predictions.check_kind(true)?;
+    let n_classes = predictions.classes().len();
+    let mut margins = Margins::new(n_classes);
+    let mut rows = 0_u64;
+    let mut exact = 0_u64;
+    let mut all = Vec::new();
+    for row in predictions.labelled() {
+        let Label::Set(set) = row.label else { continue };
+        rows += 1;
+        exact += u64::from(decide(row.probabilities, set, |class, truth, guess| {
+            margins.add_decision(class, truth, guess, 1)
+        }));
+        // For micro scores, each pair of row and class is an entry of one large ranking.
+        for (&probability, &truth) in row.probabilities.iter().zip(set) {
+            all.push((probability, truth, 0));
         }
-        if rows == 0 {
-            return Err(predictions.no_labels());
-        }
-
-        let (tracks, tracks_of) = count_tracks(predictions);
-        // All rows are in one group with weight 1, so that each row counts once.
-        let rankings = rankings(predictions, |_| 0);
-        let mut classes: Vec<SetScore> = Vec::with_capacity(n_classes);
-        for (class, name) in predictions.classes().iter().enumerate() {
-            classes.push(margins.set_score(class, name, tracks_of[class], &rankings[class]));
-        }
-
-        let all = Ranking::new(all);
-        Ok(Self {
-            rows,
-            unlabelled: predictions.len() as u64 - rows,
-            tracks,
-            roc_auc_macro: mean(classes.iter().filter_map(|class| class.roc_auc)),
-            roc_auc_micro: all.roc_auc(&[1]),
-            ranked_classes: classes
-                .iter()
-                .filter(|class| class.roc_auc.is_some())
-                .count() as u64,
-            average_precision_macro: mean(
-                classes.iter().filter_map(|class| class.average_precision),
-            ),
-            average_precision_micro: all.average_precision(),
-            exact_match: exact as f64 / rows as f64,
-            f1_macro: margins.f1_over_all(),
-            f1_micro: margins.f1_micro(),
-            classes,
-        })
     }
+    if rows == 0 {
+        return Err(predictions.no_labels());
+    }
+
+    let (tracks, tracks_of) = count_tracks(predictions);
+    // All rows are in one group with weight 1, so that each row counts once.
+    let rankings = rankings(predictions, |_| 0);
+    let mut classes: Vec<SetScore> = Vec::with_capacity(n_classes);
+    for (class, name) in predictions.classes().iter().enumerate() {
+        classes.push(margins.set_score(class, name, tracks_of[class], &rankings[class]));
+    }
+
+    let all = Ranking::new(all);
+    Ok(SetReport {
+        rows,
+        unlabelled: predictions.len() as u64 - rows,
+        tracks,
+        roc_auc_macro: mean(classes.iter().filter_map(|class| class.roc_auc)),
+        roc_auc_micro: all.roc_auc(&[1]),
+        ranked_classes: classes
+            .iter()
+            .filter(|class| class.roc_auc.is_some())
+            .count() as u64,
+        average_precision_macro: mean(classes.iter().filter_map(|class| class.average_precision)),
+        average_precision_micro: all.average_precision(),
+        exact_match: exact as f64 / rows as f64,
+        f1_macro: margins.f1_over_all(),
+        f1_micro: margins.f1_micro(),
+        classes,
+    })
 }
 
 impl Margins {
@@ -311,7 +251,7 @@ pub(super) mod tests {
 
     #[test]
     fn auc_counts_pairs_in_order_and_ties_by_half() {
-        let report = SetReport::from_predictions(&example()).unwrap();
+        let report = set_report(&example()).unwrap();
         assert_eq!((report.rows, report.unlabelled, report.tracks), (4, 1, 4));
 
         // Expected ROC-AUC of class 0: .9 beats .6 and .1; .6 ties with .6 and beats .1: (2 + 1.5) / 4.
@@ -328,7 +268,7 @@ pub(super) mod tests {
 
     #[test]
     fn average_precision_takes_equal_scores_together() {
-        let report = SetReport::from_predictions(&example()).unwrap();
+        let report = set_report(&example()).unwrap();
         // Expected average precision of class 0: at .9 recall ½ with precision 1; at .6 recall 1 with precision 2/3.
         close(report.classes[0].average_precision, 0.5 + 0.5 * 2.0 / 3.0);
         // Expected average precision of class 1: at .7 precision 1; at .2 precision 2/3.
@@ -338,7 +278,7 @@ pub(super) mod tests {
 
     #[test]
     fn decisions_at_one_half_by_hand() {
-        let report = SetReport::from_predictions(&example()).unwrap();
+        let report = set_report(&example()).unwrap();
         // Predicted classes: {0}, {0, 1}, {0}, {}; true classes: {0, 1}, {1}, {0}, {}.
         assert_eq!(report.exact_match, 0.5);
         close(Some(report.classes[0].f1), 4.0 / 5.0);

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use wavemill_schemas::exit::PlainError;
 
 use super::THRESHOLD;
-use crate::ScoresError;
 
 /// The label of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +102,8 @@ impl Predictions {
     /// Adds the prediction of a row.
     ///
     /// # Errors
-    /// [`ScoresError`] if a probability is missing or not finite, or if the label is invalid.
-    pub fn push(&mut self, row: &Row) -> Result<(), ScoresError> {
+    /// [`PlainError`] if a probability is missing or not finite, or if the label is invalid.
+    pub fn push(&mut self, row: &Row) -> Result<(), PlainError> {
         let n_classes = self.classes.len();
         if row.probabilities.len() != n_classes {
             let n = row.probabilities.len();
@@ -141,12 +140,11 @@ impl Predictions {
         Ok(())
     }
 
-    fn refused(&self, row: &Row, reason: String) -> ScoresError {
+    fn refused(&self, row: &Row, reason: String) -> PlainError {
         PlainError::failed(format!(
             "{}, segment {}, target {}: {reason}",
             row.clip_key, row.segment, self.target
         ))
-        .into()
     }
 
     /// Adds Σ weight · loss and Σ weight of a batch.
@@ -247,8 +245,8 @@ impl Predictions {
     /// Returns the mean of the probabilities of several models for the same rows, summed in f64. A mean has no loss.
     ///
     /// # Errors
-    /// [`ScoresError::Other`] if classes or rows of `others` differ.
-    pub fn ensemble(&self, others: &[Self]) -> Result<Self, ScoresError> {
+    /// [`PlainError`] if classes or rows of `others` differ.
+    pub fn ensemble(&self, others: &[Self]) -> Result<Self, PlainError> {
         for other in others {
             self.check_same_classes(other)?;
             if self.clip_keys != other.clip_keys || self.segments != other.segments {
@@ -257,7 +255,7 @@ impl Predictions {
                      clips and segments",
                     self.target
                 );
-                return Err(PlainError::failed(message).into());
+                return Err(PlainError::failed(message));
             }
         }
 
@@ -274,8 +272,8 @@ impl Predictions {
     /// Returns one prediction per track: the mean of the probabilities of the track's rows, summed in f64.
     ///
     /// # Errors
-    /// [`ScoresError::Other`] if the rows of a track have different labels.
-    pub fn per_track_mean(&self) -> Result<Self, ScoresError> {
+    /// [`PlainError`] if the rows of a track have different labels.
+    pub fn per_track_mean(&self) -> Result<Self, PlainError> {
         self.per_track(TrackRule::Mean)
     }
 
@@ -286,12 +284,12 @@ impl Predictions {
     /// mean probabilities. The values of a track sum to 1 if the probabilities of each row do.
     ///
     /// # Errors
-    /// [`ScoresError::Other`] if the rows of a track have different labels.
-    pub fn per_track_majority(&self) -> Result<Self, ScoresError> {
+    /// [`PlainError`] if the rows of a track have different labels.
+    pub fn per_track_majority(&self) -> Result<Self, PlainError> {
         self.per_track(TrackRule::Majority)
     }
 
-    fn per_track(&self, rule: TrackRule) -> Result<Self, ScoresError> {
+    fn per_track(&self, rule: TrackRule) -> Result<Self, PlainError> {
         let mut out = self.like();
         for rows in self.tracks() {
             let first = self.row(rows[0]);
@@ -301,7 +299,7 @@ impl Predictions {
                     "target {}: rows of track {} are labelled in different ways",
                     self.target, first.track_id
                 );
-                return Err(PlainError::failed(message).into());
+                return Err(PlainError::failed(message));
             }
 
             // Sum in f64 to avoid rounding errors over the many segments of a track.

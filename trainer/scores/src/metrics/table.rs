@@ -4,15 +4,14 @@
 //! predicted, recall of a class without rows, undefined ranking scores. Programs should read `result.json` instead of
 //! the tables.
 
-use std::fmt::{self, Display};
-
+use wavemill_schemas::run::{
+    Bootstrap, ClassReport, Draws, Evaluation, Interval, Level, Noun, Report, RunResult,
+    SUPPORTED_TRACKS_MIN, SetReport, Unit,
+};
 use wavemill_schemas::text::shown;
 
-use super::bootstrap::{Bootstrap, Difference, Draws, Interval, Paired, Unit};
-use super::classification::{ClassReport, SUPPORTED_TRACKS_MIN};
-use super::leaks::Noun;
-use super::multilabel::SetReport;
-use super::{Evaluation, Level, Report, THRESHOLD};
+use super::THRESHOLD;
+use super::bootstrap::{Difference, Paired};
 
 /// Width of the column with class names, in characters.
 const NAME: usize = 26;
@@ -296,37 +295,54 @@ fn level_table(level: &Level, noun: Noun) -> String {
     out
 }
 
-impl Display for Evaluation {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        writeln!(f, "{} on {}", self.target, self.leaks.split)?;
-        if let Some(loss) = self.loss {
-            writeln!(f, "{TRAINING_LOSS} {loss:.4}")?;
-        }
-        for text in wrapped(&self.leaks.sentence(), 100) {
-            writeln!(f, "{text}")?;
-        }
-
-        // If each track has one row, the table of rows is also that of tracks.
-        let noun = self.leaks.noun;
-        let segments = level_table(&self.segments, noun);
-        match (&self.tracks_mean, &self.tracks_majority) {
-            (Some(mean), Some(majority)) => {
-                let one = noun.one();
-                let mean = level_table(mean, noun);
-                let majority = level_table(majority, noun);
-                writeln!(
-                    f,
-                    "\nper {one}, by the mean probability of its segments\n{mean}"
-                )?;
-                writeln!(
-                    f,
-                    "per {one}, by the majority vote of its segments\n{majority}"
-                )?;
-                write!(f, "per segment\n{segments}")
-            }
-            _ => write!(f, "\n{segments}"),
-        }
+/// Formats all scores of a target on a split.
+pub fn evaluation_table(evaluation: &Evaluation) -> String {
+    let leaks = &evaluation.leaks;
+    let mut out = format!("{} on {}\n", evaluation.target, leaks.split);
+    if let Some(loss) = evaluation.loss {
+        out += &format!("{TRAINING_LOSS} {loss:.4}\n");
     }
+    for text in wrapped(&leaks.sentence(), 100) {
+        out += &(text + "\n");
+    }
+    out.push('\n');
+
+    // If each track has one row, the table of rows is also that of tracks.
+    let noun = leaks.noun;
+    if let (Some(mean), Some(majority)) = (&evaluation.tracks_mean, &evaluation.tracks_majority) {
+        let one = noun.one();
+        let mean = level_table(mean, noun);
+        let majority = level_table(majority, noun);
+        out += &format!("per {one}, by the mean probability of its segments\n{mean}\n");
+        out += &format!("per {one}, by the majority vote of its segments\n{majority}\n");
+        out.push_str("per segment\n");
+    }
+    out + &level_table(&evaluation.segments, noun)
+}
+
+/// Formats the result of a run, with its scores on the test split.
+pub fn run_table(result: &RunResult) -> String {
+    let best_epoch = result.best_epoch.map(|epoch| (epoch + 1).to_string());
+    let mut out = format!(
+        "{} ({} parameters, {}), {} epochs, {} steps; weights of epoch {}\n",
+        result.model,
+        result.parameters,
+        result.start,
+        result.epochs,
+        result.steps,
+        best_epoch.as_deref().unwrap_or("-")
+    );
+
+    for (temperature, evaluation) in result.temperatures.iter().zip(&result.validation) {
+        out += &format!("{}: temperature {temperature:.3}\n", evaluation.target);
+    }
+    for warning in &result.warnings {
+        out += &format!("note: {}\n", shown(warning));
+    }
+    for evaluation in &result.test {
+        out += &format!("\n{}\n", evaluation_table(evaluation));
+    }
+    out
 }
 
 /// Wraps text between words into lines of at most `width` columns.
@@ -352,7 +368,7 @@ mod tests {
     use super::super::multilabel::tests::sets;
     use super::super::predictions::Predictions;
     use super::super::predictions::tests::single;
-    use super::super::{Label, Leaks, Row, paired};
+    use super::super::{Label, Row, class_report, count_leaks, paired, score_rows, score_split};
     use super::*;
     use std::sync::atomic::AtomicBool;
     use wavemill_schemas::recipe::SplitRule;
@@ -406,10 +422,8 @@ mod tests {
             predictions.push(&row).unwrap();
         }
 
-        let leaks = Leaks::new(SplitRule::Segment, Split::Validation, [], []);
-        let text = Evaluation::from_predictions(&predictions, 1, leaks)
-            .unwrap()
-            .to_string();
+        let leaks = count_leaks(SplitRule::Segment, Split::Validation, [], []);
+        let text = evaluation_table(&score_split(&predictions, 1, leaks).unwrap());
         assert!(widest(&text) <= 100, "{}\n{text}", widest(&text));
 
         let head = text.lines().find(|line| line.starts_with("class")).unwrap();
@@ -427,10 +441,8 @@ mod tests {
         );
 
         predictions.add_loss(3.0, 2.0);
-        let leaks = Leaks::new(SplitRule::Segment, Split::Validation, [], []);
-        let text = Evaluation::from_predictions(&predictions, 1, leaks)
-            .unwrap()
-            .to_string();
+        let leaks = count_leaks(SplitRule::Segment, Split::Validation, [], []);
+        let text = evaluation_table(&score_split(&predictions, 1, leaks).unwrap());
         assert!(
             text.contains(&format!("{TRAINING_LOSS} 1.5000\n")) && widest(&text) <= 100,
             "{text}"
@@ -441,11 +453,7 @@ mod tests {
     #[test]
     fn a_class_never_predicted_has_dashes_and_a_note() {
         let predictions = single(&[(1, None, 0, &[0.9, 0.1]), (2, None, 1, &[0.8, 0.2])]);
-        let table = class_table(
-            &ClassReport::from_predictions(&predictions).unwrap(),
-            None,
-            Noun::Picture,
-        );
+        let table = class_table(&class_report(&predictions).unwrap(), None, Noun::Picture);
 
         let line = table
             .lines()
@@ -475,7 +483,7 @@ mod tests {
         ]);
 
         let level = Level {
-            report: Report::from_predictions(&a).unwrap(),
+            report: score_rows(&a).unwrap(),
             log_loss: None,
             bootstrap: super::super::bootstrap(&a, 1, &AtomicBool::new(false)).unwrap(),
         };

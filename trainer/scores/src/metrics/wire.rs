@@ -6,7 +6,6 @@
 use wavemill_schemas::exit::PlainError;
 
 use super::predictions::{Predictions, Row};
-use crate::ScoresError;
 
 impl Predictions {
     /// Serializes all rows as JSON. The bits of the loss sums come first, since JSON does not preserve every number.
@@ -18,8 +17,8 @@ impl Predictions {
     /// Deserializes the predictions that [`to_bytes`](Self::to_bytes) returned.
     ///
     /// # Errors
-    /// [`ScoresError::Other`] if the bytes are truncated or come from another program, or a row is invalid.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ScoresError> {
+    /// [`PlainError`] if the bytes are truncated or come from another program, or a row is invalid.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, PlainError> {
         // Another process sent these columns. Their rows are added one by one with `push`, which validates them.
         let (loss, unchecked): ([u64; 2], Self) =
             serde_json::from_slice(bytes).map_err(|_| unreadable())?;
@@ -58,8 +57,8 @@ impl Predictions {
     /// Merges the rows of all ranks in the split's order; loss sums are added in rank order.
     ///
     /// # Errors
-    /// [`ScoresError::Other`] if a rank's bytes cannot be read, a row occurs twice, or ranks have different classes.
-    pub fn merge(parts: &[Vec<u8>]) -> Result<Self, ScoresError> {
+    /// [`PlainError`] if a rank's bytes cannot be read, a row occurs twice, or ranks have different classes.
+    pub fn merge(parts: &[Vec<u8>]) -> Result<Self, PlainError> {
         let parts = parts
             .iter()
             .map(|bytes| Self::from_bytes(bytes))
@@ -83,17 +82,17 @@ impl Predictions {
                 index, clip_key, ..
             } = pair[0];
             let message = format!("row {index} ({clip_key}) was predicted by two ranks");
-            return Err(PlainError::failed(message).into());
+            return Err(PlainError::failed(message));
         }
         rows.iter().try_for_each(|row| out.push(row))?;
         Ok(out)
     }
 }
 
-fn unreadable() -> ScoresError {
+fn unreadable() -> PlainError {
     let message =
         "another rank's predictions cannot be read: do all ranks run the same wavemill-train?";
-    PlainError::failed(message).into()
+    PlainError::failed(message)
 }
 
 #[cfg(test)]

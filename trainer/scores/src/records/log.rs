@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wavemill_schemas::exit::PlainError;
 
-use crate::ScoresError;
+use wavemill_schemas::run::RunFilesError;
 
 /// Kind of the log line written when a run is resumed.
 const RESUMED: &str = "resumed";
@@ -127,15 +127,15 @@ impl Log {
     /// off.
     ///
     /// # Errors
-    /// [`ScoresError::Other`] if another process writes the log, [`ScoresError::Io`].
-    pub fn open(path: &Path) -> Result<Self, ScoresError> {
+    /// [`RunFilesError::Other`] if another process writes the log, [`RunFilesError::Io`].
+    pub fn open(path: &Path) -> Result<Self, RunFilesError> {
         let options = OpenOptions::new()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
             .open(path);
-        let mut file = options.map_err(ScoresError::io(path, "open"))?;
+        let mut file = options.map_err(RunFilesError::io(path, "open"))?;
 
         // Continue without a lock if the file system does not support locks.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
@@ -145,11 +145,11 @@ impl Log {
         }
 
         // Read the log after locking it: an incomplete line may belong to a process that is still writing.
-        let text = fs::read(path).map_err(ScoresError::io(path, "read"))?;
+        let text = fs::read(path).map_err(RunFilesError::io(path, "read"))?;
         let whole = whole_lines(&text).len() as u64;
         file.set_len(whole)
             .and_then(|()| file.seek(SeekFrom::Start(whole)))
-            .map_err(ScoresError::io(path, "cut"))?;
+            .map_err(RunFilesError::io(path, "cut"))?;
         Ok(Self {
             file,
             path: path.to_owned(),
@@ -159,14 +159,14 @@ impl Log {
     /// Appends a log line with the current time, in one write.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if the log cannot be written.
+    /// [`RunFilesError::Io`] if the log cannot be written.
     pub fn append(
         &mut self,
         kind: &str,
         epoch: u64,
         step: u64,
         values: &[(&str, f64)],
-    ) -> Result<(), ScoresError> {
+    ) -> Result<(), RunFilesError> {
         let values = values.iter().map(|&(name, value)| (name.to_owned(), value));
         self.put(&Entry {
             values: values.collect(),
@@ -177,14 +177,14 @@ impl Log {
     /// Appends a log line like [`Log::append`], with texts instead of figures.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if the log cannot be written.
+    /// [`RunFilesError::Io`] if the log cannot be written.
     pub fn note(
         &mut self,
         kind: &str,
         epoch: u64,
         step: u64,
         notes: &[(&str, String)],
-    ) -> Result<(), ScoresError> {
+    ) -> Result<(), RunFilesError> {
         let notes = notes.iter();
         let notes = notes.map(|(name, text)| ((*name).to_owned(), text.clone()));
         self.put(&Entry {
@@ -196,12 +196,12 @@ impl Log {
     /// Reports whether the log is empty.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if the log's size cannot be read.
-    pub fn is_empty(&self) -> Result<bool, ScoresError> {
+    /// [`RunFilesError::Io`] if the log's size cannot be read.
+    pub fn is_empty(&self) -> Result<bool, RunFilesError> {
         let length = self
             .file
             .metadata()
-            .map_err(ScoresError::io(&self.path, "read"))?
+            .map_err(RunFilesError::io(&self.path, "read"))?
             .len();
         Ok(length == 0)
     }
@@ -209,19 +209,19 @@ impl Log {
     /// Makes the log durable.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if the log cannot be synced.
-    pub fn sync(&self) -> Result<(), ScoresError> {
+    /// [`RunFilesError::Io`] if the log cannot be synced.
+    pub fn sync(&self) -> Result<(), RunFilesError> {
         self.file
             .sync_all()
-            .map_err(ScoresError::io(&self.path, "sync"))
+            .map_err(RunFilesError::io(&self.path, "sync"))
     }
 
     /// Appends a line that the run is resumed after `step`, in `epoch`. The lines of steps that will be repeated are
     /// cut off, and the new line contains their number.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if the log cannot be read or written.
-    pub fn resumed(&mut self, epoch: u64, step: u64) -> Result<(), ScoresError> {
+    /// [`RunFilesError::Io`] if the log cannot be read or written.
+    pub fn resumed(&mut self, epoch: u64, step: u64) -> Result<(), RunFilesError> {
         let undone_steps = self.undo(epoch, step)?;
         self.append(
             RESUMED,
@@ -233,8 +233,8 @@ impl Log {
 
     /// Truncates the log after its last line that is valid for a run resumed after `step`, and returns the number of
     /// steps whose lines were cut off.
-    fn undo(&mut self, epoch: u64, step: u64) -> Result<u64, ScoresError> {
-        let text = fs::read(&self.path).map_err(ScoresError::io(&self.path, "read"))?;
+    fn undo(&mut self, epoch: u64, step: u64) -> Result<u64, RunFilesError> {
+        let text = fs::read(&self.path).map_err(RunFilesError::io(&self.path, "read"))?;
 
         // Lines before the last valid line are kept, even if they are invalid: logs of earlier versions have such
         // lines, and `read_log` drops them.
@@ -259,16 +259,16 @@ impl Log {
         self.file
             .set_len(kept)
             .and_then(|()| self.file.seek(SeekFrom::Start(kept)))
-            .map_err(ScoresError::io(&self.path, "cut"))?;
+            .map_err(RunFilesError::io(&self.path, "cut"))?;
         Ok(undone_steps)
     }
 
-    fn put(&mut self, entry: &Entry) -> Result<(), ScoresError> {
-        let line = serde_json::to_string(entry).map_err(ScoresError::json(&self.path, None))?;
+    fn put(&mut self, entry: &Entry) -> Result<(), RunFilesError> {
+        let line = serde_json::to_string(entry).map_err(RunFilesError::json(&self.path, None))?;
         // Write the line and its line break in one call, so that a killed run leaves at most one incomplete line.
         self.file
             .write_all((line + "\n").as_bytes())
-            .map_err(ScoresError::io(&self.path, "write"))
+            .map_err(RunFilesError::io(&self.path, "write"))
     }
 }
 
@@ -292,16 +292,16 @@ fn whole_lines(text: &[u8]) -> &[u8] {
 /// the run may still be writing it.
 ///
 /// # Errors
-/// [`ScoresError::Io`] if the log cannot be read; [`ScoresError::Json`] with the number of an invalid line.
-pub fn read_log(path: &Path) -> Result<Vec<Entry>, ScoresError> {
-    let text = fs::read(path).map_err(ScoresError::io(path, "read"))?;
+/// [`RunFilesError::Io`] if the log cannot be read; [`RunFilesError::Json`] with the number of an invalid line.
+pub fn read_log(path: &Path) -> Result<Vec<Entry>, RunFilesError> {
+    let text = fs::read(path).map_err(RunFilesError::io(path, "read"))?;
     let mut entries: Vec<Entry> = Vec::new();
     for (i, line) in whole_lines(&text).split(|&byte| byte == b'\n').enumerate() {
         if line.is_empty() {
             continue;
         }
         let entry: Entry =
-            serde_json::from_slice(line).map_err(ScoresError::json(path, Some(i + 1)))?;
+            serde_json::from_slice(line).map_err(RunFilesError::json(path, Some(i + 1)))?;
         // Lines of repeated steps exist only in logs of earlier versions; `undo` now cuts them off.
         if entry.kind == RESUMED {
             entries.retain(|earlier| earlier.holds(entry.epoch, entry.step));

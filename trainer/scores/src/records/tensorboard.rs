@@ -11,7 +11,7 @@ use std::io::{BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::log::now;
-use crate::ScoresError;
+use wavemill_schemas::run::RunFilesError;
 
 const MASK: u32 = 0xA282_EAD8;
 const PREFIX: &str = "events.out.tfevents.";
@@ -44,8 +44,8 @@ impl EventWriter {
     /// that it repeats are cut off from earlier files.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if an event file cannot be read or written.
-    pub fn create(folder: &Path, resumed: Option<ResumePoint>) -> Result<Self, ScoresError> {
+    /// [`RunFilesError::Io`] if an event file cannot be read or written.
+    pub fn create(folder: &Path, resumed: Option<ResumePoint>) -> Result<Self, RunFilesError> {
         if let Some(resumed) = resumed {
             // Leave event files of other programs unchanged: `holds` understands only events of this writer.
             own_files(folder)?
@@ -72,23 +72,23 @@ impl EventWriter {
     /// Writes the figures of one step by tag, such as `validation/loss`, as f32.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if the file cannot be written.
-    pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), ScoresError> {
+    /// [`RunFilesError::Io`] if the file cannot be written.
+    pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), RunFilesError> {
         let event = scalars(now(), step, values);
         self.put(&event)
     }
 
-    fn put(&mut self, event: &[u8]) -> Result<(), ScoresError> {
+    fn put(&mut self, event: &[u8]) -> Result<(), RunFilesError> {
         self.file
             .write_all(&framed(event))
-            .map_err(ScoresError::io(&self.path, "write"))
+            .map_err(RunFilesError::io(&self.path, "write"))
     }
 }
 
 /// Returns the event files that this writer created, with the seconds in their names. Other programs append a host name
 /// to the file name.
-fn own_files(folder: &Path) -> Result<Vec<(PathBuf, u64)>, ScoresError> {
-    let entries = fs::read_dir(folder).map_err(ScoresError::io(folder, "list"))?;
+fn own_files(folder: &Path) -> Result<Vec<(PathBuf, u64)>, RunFilesError> {
+    let entries = fs::read_dir(folder).map_err(RunFilesError::io(folder, "list"))?;
     let mut own = Vec::new();
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
@@ -111,25 +111,25 @@ fn own_seconds(path: &Path) -> Option<u64> {
 
 /// Truncates an event file before the first event that the resumed run repeats, or that a killed run left incomplete.
 /// Steps increase within a file, so no valid event follows.
-fn undo(path: &Path, resumed: ResumePoint) -> Result<(), ScoresError> {
+fn undo(path: &Path, resumed: ResumePoint) -> Result<(), RunFilesError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .open(path)
-        .map_err(ScoresError::io(path, "open"))?;
+        .map_err(RunFilesError::io(path, "open"))?;
     let mut reader = BufReader::new(&file);
 
     let mut kept = 0;
-    while let Some(data) = next_event(&mut reader).map_err(ScoresError::io(path, "read"))? {
+    while let Some(data) = next_event(&mut reader).map_err(RunFilesError::io(path, "read"))? {
         if !holds(&data, resumed) {
             break;
         }
         kept += (HEAD_BYTES + data.len() + TAIL_BYTES) as u64;
     }
 
-    let metadata = file.metadata().map_err(ScoresError::io(path, "read"))?;
+    let metadata = file.metadata().map_err(RunFilesError::io(path, "read"))?;
     if metadata.len() > kept {
-        file.set_len(kept).map_err(ScoresError::io(path, "cut"))?;
+        file.set_len(kept).map_err(RunFilesError::io(path, "cut"))?;
     }
     Ok(())
 }
@@ -181,7 +181,7 @@ fn varint(bytes: &[u8]) -> Option<u64> {
 }
 
 /// Creates an event file whose name sorts after all existing ones, even if the clock was set back.
-fn new_file(folder: &Path) -> Result<(File, PathBuf), ScoresError> {
+fn new_file(folder: &Path) -> Result<(File, PathBuf), RunFilesError> {
     // TensorBoard reads the files of a folder in the order of their names, so the new name must be the last one even if
     // the clock was set back.
     let latest = own_files(folder)?.iter().map(|(_, seconds)| *seconds).max();
@@ -195,11 +195,11 @@ fn new_file(folder: &Path) -> Result<(File, PathBuf), ScoresError> {
             made => {
                 return made
                     .map(|file| (file, path.clone()))
-                    .map_err(ScoresError::io(&path, "make"));
+                    .map_err(RunFilesError::io(&path, "make"));
             }
         }
     }
-    Err(ScoresError::Exists {
+    Err(RunFilesError::Exists {
         path: folder.to_owned(),
     })
 }

@@ -8,11 +8,11 @@ use anyhow::{Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use tch::Device;
+use wavemill_schemas::run::{Leaks, Noun, RunDir};
 use wavemill_schemas::text::shown_lines;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::map::{self, MapSettings, ROWS_MAX, ROWS_MIN, STEPS};
-use wavemill_scores::metrics::{Leaks, Noun, Predictions, paired, paired_table};
-use wavemill_scores::records::RunDir;
+use wavemill_scores::metrics::{Predictions, evaluation_table, paired, paired_table};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::{report, stdout, warn};
 
@@ -211,7 +211,7 @@ impl EvalCommand {
                 writeln!(stdout(), "{}", serde_json::to_string(&scores)?)?;
             } else {
                 for evaluation in &scores {
-                    writeln!(stdout(), "{}", shown_lines(&evaluation.to_string()))?;
+                    writeln!(stdout(), "{}", shown_lines(&evaluation_table(evaluation)))?;
                 }
             }
         }

@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use anyhow::{Error, Result};
 use wavemill_evaluation::EvaluationError;
 use wavemill_schemas::exit::{Kind, is_broken_pipe};
+use wavemill_schemas::run::RunFilesError;
 use wavemill_schemas::text::{self, shown};
-use wavemill_scores::ScoresError;
 use wavemill_terminal::exit::{self, KindOf, kind_as};
 
 use crate::TrainError;
@@ -21,7 +21,7 @@ const ERROR_TYPES: &[KindOf] = &[
     kind_as::<EvaluationError>,
     kind_as::<ModelError>,
     kind_as::<RankError>,
-    kind_as::<ScoresError>,
+    kind_as::<RunFilesError>,
     kind_as::<TrainError>,
 ];
 

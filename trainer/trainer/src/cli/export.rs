@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use tch::Device;
-use wavemill_scores::records::RunDir;
+use wavemill_schemas::run::RunDir;
 
 use super::eval::CheckpointArg;
 use super::input;

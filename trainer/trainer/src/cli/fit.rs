@@ -14,6 +14,7 @@ use wavemill_schemas::config::LayeredConfig;
 use wavemill_schemas::exit::{Classified, Kind};
 use wavemill_schemas::text::{error_line, shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
+use wavemill_scores::metrics::run_table;
 use wavemill_terminal::display::Display;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::{OutputArgs, report, stdout, warn};
@@ -288,7 +289,7 @@ impl FitCommand {
             if self.json {
                 writeln!(stdout(), "{}", serde_json::to_string(&outcome.result)?)?;
             } else {
-                write!(stdout(), "{}", shown_lines(&outcome.result.to_string()))?;
+                write!(stdout(), "{}", shown_lines(&run_table(&outcome.result)))?;
             }
             if let Some(profile) = &outcome.profile {
                 report(&profile.to_string());

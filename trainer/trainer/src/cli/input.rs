@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::canonical;
-use wavemill_scores::records::RunDir;
+use wavemill_schemas::run::RunDir;
 
 use crate::dataset::Dataset;
 

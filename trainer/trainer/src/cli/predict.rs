@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use wavemill_scores::records::RunDir;
+use wavemill_schemas::run::RunDir;
 use wavemill_terminal::exit::UsageError;
 
 use super::eval::CheckpointArg;

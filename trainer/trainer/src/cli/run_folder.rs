@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use wavemill_schemas::config::{Config, dotted};
+use wavemill_schemas::run::{RunDir, run_stem};
 use wavemill_schemas::version_name::VersionName;
-use wavemill_scores::records::{Log, RunDir, run_stem};
+use wavemill_scores::records::Log;
 use wavemill_terminal::exit::UsageError;
 
 use super::input;

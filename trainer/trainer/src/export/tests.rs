@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use wavemill_schemas::config::{Config, Data, Model, Precision, Train};
 use wavemill_schemas::recipe::Recipe;
-use wavemill_scores::records::RunDir;
+use wavemill_schemas::run::RunDir;
 
 use super::*;
 use crate::checkpoint::{self, Checkpoints};

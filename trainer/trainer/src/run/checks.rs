@@ -4,7 +4,7 @@ use std::path::Path;
 
 use wavemill_schemas::config::{Config, Metric, PosWeight, Train};
 use wavemill_schemas::exit::{Kind, PlainError};
-use wavemill_scores::metrics::SUPPORTED_TRACKS_MIN;
+use wavemill_schemas::run::SUPPORTED_TRACKS_MIN;
 
 use super::steps_total;
 use crate::TrainError;

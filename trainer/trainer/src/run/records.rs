@@ -3,9 +3,8 @@
 use std::io;
 
 use wavemill_schemas::config::Config;
-use wavemill_scores::ScoresError;
-use wavemill_scores::records::{EventWriter, Log, ResumePoint, RunDir};
-use wavemill_scores::result::RunResult;
+use wavemill_schemas::run::{RunDir, RunFilesError, RunResult};
+use wavemill_scores::records::{EventWriter, Log, ResumePoint};
 
 use super::Job;
 use crate::TrainError;
@@ -50,7 +49,7 @@ impl Records {
 
     /// Writes `config` to the run's `config.toml` if the file differs.
     pub(super) fn keep_config(&self, config: &Config) -> Result<(), TrainError> {
-        let text = toml::to_string(config).map_err(|error| ScoresError::Io {
+        let text = toml::to_string(config).map_err(|error| RunFilesError::Io {
             path: self.folder.config(),
             action: "write",
             source: io::Error::other(error),

@@ -1,7 +1,6 @@
 //! Builds the contents of a run's `result.json` from the run's state and scores.
 
-use wavemill_scores::metrics::Evaluation;
-use wavemill_scores::result::RunResult;
+use wavemill_schemas::run::{Evaluation, RunResult};
 
 use crate::checkpoint::State;
 use crate::dataset::{Dataset, Split};

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use wavemill_evaluation::TrainingList;
 use wavemill_schemas::config;
 use wavemill_schemas::exit::PlainError;
-use wavemill_scores::metrics::Leaks;
-use wavemill_scores::records::RunDir;
+use wavemill_schemas::run::{Leaks, RunDir};
+use wavemill_scores::metrics::compare_with_run;
 
 use crate::TrainError;
 use crate::dataset::{Dataset, Split};
@@ -66,7 +66,7 @@ pub(crate) fn known_split(run: &RunDir, name: &str, data: &Dataset, split: Split
     // Without a list, scores are still computed, with a warning that training tracks may be among the scored tracks.
     let problem = match TrainingList::read(run, &run.training_list()) {
         Ok(Some(list)) => {
-            let leaks = leaks.compared_with_run(Some(&list.members()), test);
+            let leaks = compare_with_run(leaks, Some(&list.members()), test);
             let warning = leaks.warning(name);
             return KnownSplit { leaks, warning };
         }
@@ -74,7 +74,7 @@ pub(crate) fn known_split(run: &RunDir, name: &str, data: &Dataset, split: Split
         Err(problem) => problem,
     };
     KnownSplit {
-        leaks: leaks.compared_with_run(None, test),
+        leaks: compare_with_run(leaks, None, test),
         warning: Some(format!(
             "{problem}; so the {split} tracks, which are of another version, cannot be compared with those"
         )),
@@ -132,7 +132,7 @@ impl StartRun {
             let trained = list.members();
             for split in [Split::Test, Split::Validation] {
                 let test = evaluate::members(data, split);
-                let leaks = evaluate::leaks(data, split).compared_with_run(Some(&trained), test);
+                let leaks = compare_with_run(evaluate::leaks(data, split), Some(&trained), test);
                 start.warnings.extend(leaks.warning(&name));
             }
         }

@@ -4,9 +4,8 @@
 use serde::Serialize;
 use wavemill_schemas::experiment::{Claim, ClaimMetric, Counted, Experiment, SplitKind};
 use wavemill_schemas::manifest::TargetEntry;
+use wavemill_schemas::run::{Evaluation, Leaks, Level, Report, RunResult};
 use wavemill_schemas::split::Split;
-use wavemill_scores::metrics::{Evaluation, Leaks, Level, Report};
-use wavemill_scores::result::RunResult;
 
 use super::sweep::TrialOutcome;
 use super::tables::{ScoreLine, ScoreTable};
@@ -463,36 +462,64 @@ fn value_of(metric: ClaimMetric, level: &Level) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use wavemill_schemas::experiment::ExperimentSource;
     use wavemill_schemas::recipe::SplitRule;
-    use wavemill_scores::metrics::{Label, Predictions, Row};
+    use wavemill_schemas::run::{ClassReport, ComparedWith, Means, Noun};
 
     use super::super::tables::text;
     use super::*;
 
-    /// Returns an evaluation of three segments of two tracks; two segments are classified correctly.
-    fn evaluation_of_genre() -> Evaluation {
-        let classes = ["blues".to_owned(), "rock".to_owned()];
-        let mut predictions = Predictions::single("genre", &classes);
-        for (index, track_id, segment, label, probabilities) in [
-            (0, 1, 0, 0, [0.9, 0.1]),
-            (1, 1, 1, 0, [0.4, 0.6]),
-            (2, 2, 0, 1, [0.2, 0.8]),
-        ] {
-            let row = Row {
-                index,
-                clip_key: "",
-                segment,
-                track_id,
-                artist_id: None,
-                label: Label::Class(label),
-                probabilities: &probabilities,
-            };
-            predictions.push(&row).expect("sound");
+    /// Returns the scores of rows or of tracks, all with one value.
+    fn level(score: f64) -> Level {
+        let means = Means {
+            precision: score,
+            recall: score,
+            f1: score,
+        };
+        let report = ClassReport {
+            rows: 3,
+            unlabelled: 0,
+            tracks: 2,
+            accuracy: score,
+            balanced_accuracy: score,
+            top_3: None,
+            macro_mean: means,
+            weighted_mean: means,
+            macro_f1_supported: None,
+            supported_classes: 0,
+            classes: Vec::new(),
+            confusion: Vec::new(),
+        };
+        Level {
+            report: Report::Single(report),
+            log_loss: None,
+            bootstrap: None,
         }
+    }
 
-        let leaks = Leaks::new(SplitRule::Column, Split::Test, [], []);
-        Evaluation::from_predictions(&predictions, 1, leaks).expect("labelled")
+    /// Returns an evaluation of three segments of two tracks; two segments and both tracks are classified correctly.
+    fn evaluation_of_genre() -> Evaluation {
+        Evaluation {
+            target: "genre".to_owned(),
+            classes: vec!["blues".to_owned(), "rock".to_owned()],
+            class_set: String::new(),
+            loss: None,
+            segments: level(2.0 / 3.0),
+            tracks_mean: Some(level(1.0)),
+            tracks_majority: Some(level(1.0)),
+            leaks: Leaks {
+                rule: SplitRule::Column,
+                promise: String::new(),
+                noun: Noun::Track,
+                split: Split::Test,
+                tracks: 2,
+                training_tracks: 0,
+                compared_with: ComparedWith::Training,
+                shared: BTreeMap::new(),
+            },
+        }
     }
 
     fn result() -> RunResult {

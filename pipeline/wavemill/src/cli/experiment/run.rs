@@ -15,9 +15,7 @@ use wavemill_extract::run::Preview;
 use wavemill_extract::settings::THREADS_MAX;
 use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::experiment::{BASE, ExperimentSource};
-use wavemill_scores::ScoresError;
-use wavemill_scores::records::RunDir;
-use wavemill_scores::result::RunResult;
+use wavemill_schemas::run::{RunDir, RunFilesError, RunResult};
 use wavemill_store::Store;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::write_text;
@@ -379,7 +377,7 @@ fn train(
 /// Reads the result of a run; returns `None` while the run is not finished.
 fn read_result(folder: &Path) -> Result<Option<RunResult>> {
     let run = match RunDir::open(folder) {
-        Err(ScoresError::Missing { .. }) => return Ok(None),
+        Err(RunFilesError::Missing { .. }) => return Ok(None),
         opened => opened?,
     };
     let damaged = || {
@@ -389,7 +387,7 @@ fn read_result(folder: &Path) -> Result<Option<RunResult>> {
         )
     };
     match run.read_result() {
-        Err(error @ ScoresError::Json { .. }) => Err(error).with_context(damaged),
+        Err(error @ RunFilesError::Json { .. }) => Err(error).with_context(damaged),
         read => Ok(read?),
     }
 }

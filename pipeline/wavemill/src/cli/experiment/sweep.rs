@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wavemill_schemas::config::{Config, ShippedConfig};
 use wavemill_schemas::experiment::{BASE, Experiment, ExperimentSource, SplitKind, SweepSpec};
-use wavemill_scores::sweep::{Sweep, Values};
+use wavemill_schemas::run::{Sweep, Values};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::write_text;
 

@@ -7,7 +7,6 @@ use wavemill_schemas::exit::PlainError;
 
 use super::resamples::{column, interval, resample};
 use super::{Draws, Interval, NEVER, Statistic, groups};
-use crate::ScoresError;
 use crate::metrics::predictions::Predictions;
 
 /// A score of two models, and the difference between them with its bootstrap interval.
@@ -37,8 +36,8 @@ pub struct Paired {
 /// `None` if there is only a single artist or track.
 ///
 /// # Errors
-/// [`ScoresError::Other`] if the classes differ, if only one of them has some tracks, or if no row has a label.
-pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, ScoresError> {
+/// [`PlainError`] if the classes differ, if only one of them has some tracks, or if no row has a label.
+pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, PlainError> {
     a.check_same_classes(b)?;
     let b = aligned(a, b)?;
     let (groups, mut draws) = groups(a, seed)?;
@@ -71,7 +70,7 @@ pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Pair
 }
 
 /// Returns the labelled rows of `b` in the order of those of `a`.
-fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, ScoresError> {
+fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, PlainError> {
     // If a track had several rows, the last row would silently replace the others.
     let mut place = HashMap::new();
     for row in b.labelled() {
@@ -124,8 +123,8 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, ScoresError>
 }
 
 /// Creates the error for two predictions with different tracks.
-fn other_tracks(reason: String) -> ScoresError {
-    PlainError::failed(format!("not the same tracks: {reason}")).into()
+fn other_tracks(reason: String) -> PlainError {
+    PlainError::failed(format!("not the same tracks: {reason}"))
 }
 
 /// Formats a list such as `3 tracks (5, 7, 8)`.

@@ -9,7 +9,6 @@ use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::rng::{Rng, mix};
 
 use super::{Draws, Interval, RESAMPLES};
-use crate::ScoresError;
 
 /// Number of resamples that a thread computes at a time.
 const PART: usize = 50;
@@ -17,13 +16,13 @@ const PART: usize = 50;
 /// Computes the scores of every resample, in the order of the resamples, on as many threads as there are cores.
 ///
 /// # Errors
-/// [`ScoresError::Other`] if `stop` becomes true.
+/// [`PlainError`] if `stop` becomes true.
 pub(super) fn resample(
     draws: &Draws,
     figures: usize,
     stop: &AtomicBool,
     values: impl Fn(&[u32]) -> Vec<f64> + Sync,
-) -> Result<Vec<Vec<f64>>, ScoresError> {
+) -> Result<Vec<Vec<f64>>, PlainError> {
     let units = draws.units as usize;
     let mut out = vec![vec![f64::NAN; figures]; RESAMPLES];
     // Each part goes to the first free thread. All parts have the same length, so `part * PART + i` is the number of a
@@ -64,7 +63,7 @@ pub(super) fn resample(
         work();
     });
     if stop.load(Ordering::Relaxed) {
-        return Err(PlainError::failed("stopped").into());
+        return Err(PlainError::failed("stopped"));
     }
     Ok(out)
 }

@@ -2,13 +2,13 @@
 
 use wavemill_schemas::rng::{Rng, mix};
 
-use super::super::classification::ClassReport;
-use super::super::multilabel::{SetReport, tests::sets};
+use super::super::classification::class_report;
+use super::super::multilabel::{set_report, tests::sets};
 use super::super::predictions::tests::single;
 use super::resamples::quantile;
 use super::*;
 
-fn bootstrap(predictions: &Predictions, seed: u64) -> Result<Option<Bootstrap>, ScoresError> {
+fn bootstrap(predictions: &Predictions, seed: u64) -> Result<Option<Bootstrap>, PlainError> {
     super::bootstrap(predictions, seed, &NEVER)
 }
 
@@ -81,7 +81,7 @@ fn intervals_of_classes_hold_the_figures_of_the_report() {
         .collect();
 
     let predictions = single(&rows);
-    let report = ClassReport::from_predictions(&predictions).unwrap();
+    let report = class_report(&predictions).unwrap();
     let intervals = class_intervals(&predictions, 1).unwrap().unwrap();
     assert_eq!(intervals.draws.units, 30);
 
@@ -166,7 +166,7 @@ fn value_matches_the_report_and_draws_follow_the_seed() {
         .collect();
 
     let predictions = single(&rows);
-    let report = ClassReport::from_predictions(&predictions).unwrap();
+    let report = class_report(&predictions).unwrap();
     let result = bootstrap(&predictions, 7).unwrap().unwrap();
 
     let got =
@@ -214,7 +214,7 @@ fn labels_in_sets_have_intervals_of_their_own_figures() {
     );
 
     let (report, result) = (
-        SetReport::from_predictions(&predictions).unwrap(),
+        set_report(&predictions).unwrap(),
         bootstrap(&predictions, 1).unwrap().unwrap(),
     );
 

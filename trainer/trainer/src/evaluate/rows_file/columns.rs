@@ -13,7 +13,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::Serialize;
 use wavemill_evaluation::report::ROWS_FORMAT;
 use wavemill_schemas::exit::PlainError;
-use wavemill_scores::metrics::{Leaks, THRESHOLD, likeliest};
+use wavemill_schemas::run::Leaks;
+use wavemill_scores::metrics::{THRESHOLD, likeliest};
 
 use super::rank_rows::RankRows;
 use crate::dataset::{Dataset, Split, Target};

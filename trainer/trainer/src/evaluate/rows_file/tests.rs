@@ -13,7 +13,8 @@ use serde_json::Value;
 use wavemill_evaluation::report::RunRecord;
 use wavemill_evaluation::{Answers, EvaluationSettings, evaluate};
 use wavemill_schemas::config::Config;
-use wavemill_scores::metrics::{Evaluation, Label, Predictions, Report, Row, likeliest};
+use wavemill_schemas::run::{Evaluation, Report};
+use wavemill_scores::metrics::{Label, Predictions, Row, likeliest, score_rows};
 
 use super::*;
 use crate::dataset::fixture::Fixture;
@@ -170,7 +171,7 @@ fn predictions_are_those_that_are_scored_row_by_row() {
         );
     }
 
-    let Report::Single(report) = Report::from_predictions(&scored[0]).expect("labels") else {
+    let Report::Single(report) = score_rows(&scored[0]).expect("labels") else {
         panic!("one class a row")
     };
     assert!(ids.null_count() > 0 && report.rows as usize == batch.num_rows() - ids.null_count());

@@ -6,12 +6,12 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
-use wavemill_schemas::canonical;
-use wavemill_schemas::durable::{TemporaryPath, if_there, make_folder};
-use wavemill_schemas::exit::PlainError;
-use wavemill_schemas::settings;
 
-use crate::ScoresError;
+use super::RunFilesError;
+use crate::canonical;
+use crate::durable::{TemporaryPath, if_there, make_folder};
+use crate::exit::PlainError;
+use crate::settings;
 
 const RESULT: &str = "result.json";
 const TRAINING_LIST: &str = "training.parquet";
@@ -58,9 +58,9 @@ impl RunDir {
     /// Creates a new folder `id` in `root`, which is created if necessary.
     ///
     /// # Errors
-    /// [`ScoresError::Exists`] if the folder exists, [`ScoresError::Other`] if the id is no folder name,
-    /// [`ScoresError::Io`].
-    pub fn create(root: &Path, id: &str) -> Result<Self, ScoresError> {
+    /// [`RunFilesError::Exists`] if the folder exists, [`RunFilesError::Other`] if the id is no folder name,
+    /// [`RunFilesError::Io`].
+    pub fn create(root: &Path, id: &str) -> Result<Self, RunFilesError> {
         // `part == id` also rejects an id such as `a/`, whose only component is `a`.
         let mut parts = Path::new(id).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == id)
@@ -69,15 +69,15 @@ impl RunDir {
             return Err(PlainError::usage(message).into());
         }
 
-        make_folder(root).map_err(ScoresError::io(root, "create the folder"))?;
+        make_folder(root).map_err(RunFilesError::io(root, "create the folder"))?;
         let path = root.join(id);
         // Do not use `create_dir_all`: the call must fail if the folder exists, so that two processes never use the
         // same folder.
         match fs::create_dir(&path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                return Err(ScoresError::Exists { path });
+                return Err(RunFilesError::Exists { path });
             }
-            made => made.map_err(ScoresError::io(&path, "create the folder"))?,
+            made => made.map_err(RunFilesError::io(&path, "create the folder"))?,
         }
 
         Self::take(&path)
@@ -86,12 +86,12 @@ impl RunDir {
     /// Creates a new folder `<stem>-<n>` in `root`, with the first unused n from 1: two processes never share a folder.
     ///
     /// # Errors
-    /// [`ScoresError::Other`] if `stem` is no folder name, [`ScoresError::Io`].
-    pub fn create_next(root: &Path, stem: &str) -> Result<Self, ScoresError> {
+    /// [`RunFilesError::Other`] if `stem` is no folder name, [`RunFilesError::Io`].
+    pub fn create_next(root: &Path, stem: &str) -> Result<Self, RunFilesError> {
         let mut n = 1_u64;
         loop {
             match Self::create(root, &format!("{stem}-{n}")) {
-                Err(ScoresError::Exists { .. }) => n += 1,
+                Err(RunFilesError::Exists { .. }) => n += 1,
                 other => return other,
             }
         }
@@ -101,13 +101,13 @@ impl RunDir {
     /// its first checkpoint.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if the folder cannot be created.
-    pub fn take(path: &Path) -> Result<Self, ScoresError> {
+    /// [`RunFilesError::Io`] if the folder cannot be created.
+    pub fn take(path: &Path) -> Result<Self, RunFilesError> {
         let run = Self {
             path: path.to_owned(),
         };
         make_folder(&run.checkpoints())
-            .map_err(ScoresError::io(&run.checkpoints(), "create the folder"))?;
+            .map_err(RunFilesError::io(&run.checkpoints(), "create the folder"))?;
         Ok(run)
     }
 
@@ -115,9 +115,9 @@ impl RunDir {
     /// contains only files that a run writes before its first checkpoint.
     ///
     /// # Errors
-    /// [`ScoresError::Other`] if the folder contains other files or a result, [`ScoresError::Io`].
-    pub fn may_begin(path: &Path) -> Result<(), ScoresError> {
-        let entries = if_there(fs::read_dir(path)).map_err(ScoresError::io(path, "list"))?;
+    /// [`RunFilesError::Other`] if the folder contains other files or a result, [`RunFilesError::Io`].
+    pub fn may_begin(path: &Path) -> Result<(), RunFilesError> {
+        let entries = if_there(fs::read_dir(path)).map_err(RunFilesError::io(path, "list"))?;
         let Some(entries) = entries else {
             return Ok(());
         };
@@ -126,7 +126,7 @@ impl RunDir {
         let result = path.join(RESULT);
         if result
             .try_exists()
-            .map_err(ScoresError::io(&result, "inspect"))?
+            .map_err(RunFilesError::io(&result, "inspect"))?
         {
             return Err(PlainError::usage(format!(
                 "{}: this run has a result but no checkpoint: it cannot be resumed; choose another folder",
@@ -135,7 +135,7 @@ impl RunDir {
             .into());
         }
         for entry in entries {
-            let name = entry.map_err(ScoresError::io(path, "list"))?.file_name();
+            let name = entry.map_err(RunFilesError::io(path, "list"))?.file_name();
             let name = name.to_string_lossy();
             if !BEGINNING.contains(&&*name) && !name.starts_with(EVENTS) {
                 return Err(PlainError::usage(format!(
@@ -152,8 +152,8 @@ impl RunDir {
     /// Opens the run in the folder `path`, such as `runs/cnn2d-1a2b3c4d-1`.
     ///
     /// # Errors
-    /// [`ScoresError::Missing`] if the folder contains no run; [`ScoresError::Io`] if the folder cannot be read.
-    pub fn open(path: &Path) -> Result<Self, ScoresError> {
+    /// [`RunFilesError::Missing`] if the folder contains no run; [`RunFilesError::Io`] if the folder cannot be read.
+    pub fn open(path: &Path) -> Result<Self, RunFilesError> {
         let run = Self {
             path: path.to_owned(),
         };
@@ -167,13 +167,13 @@ impl RunDir {
             {
                 false
             }
-            Err(error) => return Err(ScoresError::io(&config, "inspect")(error)),
+            Err(error) => return Err(RunFilesError::io(&config, "inspect")(error)),
         };
 
         if found {
             Ok(run)
         } else {
-            Err(ScoresError::Missing {
+            Err(RunFilesError::Missing {
                 path: path.to_owned(),
             })
         }
@@ -214,24 +214,24 @@ impl RunDir {
     /// Writes the run's configuration atomically.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if the file cannot be written.
-    pub fn write_config(&self, text: &str) -> Result<(), ScoresError> {
+    /// [`RunFilesError::Io`] if the file cannot be written.
+    pub fn write_config(&self, text: &str) -> Result<(), RunFilesError> {
         self.write_text("config.toml", text)
     }
 
     /// Returns the text of the run's configuration.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if the file cannot be read.
-    pub fn read_config(&self) -> Result<String, ScoresError> {
-        settings::read(&self.config()).map_err(ScoresError::io(&self.config(), "read"))
+    /// [`RunFilesError::Io`] if the file cannot be read.
+    pub fn read_config(&self) -> Result<String, RunFilesError> {
+        settings::read(&self.config()).map_err(RunFilesError::io(&self.config(), "read"))
     }
 
     /// Writes another text file of the run atomically.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if the file cannot be written.
-    pub fn write_text(&self, name: &str, text: &str) -> Result<(), ScoresError> {
+    /// [`RunFilesError::Io`] if the file cannot be written.
+    pub fn write_text(&self, name: &str, text: &str) -> Result<(), RunFilesError> {
         self.replace(&self.path.join(name), text.as_bytes())
     }
 
@@ -243,8 +243,8 @@ impl RunDir {
     /// Writes the list of training tracks atomically.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if the file cannot be written.
-    pub fn write_training_list(&self, bytes: &[u8]) -> Result<(), ScoresError> {
+    /// [`RunFilesError::Io`] if the file cannot be written.
+    pub fn write_training_list(&self, bytes: &[u8]) -> Result<(), RunFilesError> {
         self.replace(&self.training_list(), bytes)
     }
 
@@ -252,25 +252,27 @@ impl RunDir {
     /// equal bytes.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if the file cannot be written; [`ScoresError::Json`] for a value that JSON cannot represent.
-    pub fn write_result<T: Serialize>(&self, result: &T) -> Result<(), ScoresError> {
+    /// [`RunFilesError::Io`] if the file cannot be written; [`RunFilesError::Json`] for a value that JSON cannot
+    /// represent.
+    pub fn write_result<T: Serialize>(&self, result: &T) -> Result<(), RunFilesError> {
         let path = self.result();
         // Convert to `Value`, whose map sorts the keys.
-        let value = serde_json::to_value(result).map_err(ScoresError::json(&path, None))?;
-        let text = canonical::checked(&value).map_err(ScoresError::json(&path, None))?;
+        let value = serde_json::to_value(result).map_err(RunFilesError::json(&path, None))?;
+        let text = canonical::checked(&value).map_err(RunFilesError::json(&path, None))?;
         self.replace(&path, text.as_bytes())
     }
 
     /// Reads the run's result; returns `None` while the run is not complete.
     ///
     /// # Errors
-    /// [`ScoresError::Io`] if the file cannot be read, [`ScoresError::Json`] if its content is invalid or was changed.
-    pub fn read_result<T: DeserializeOwned>(&self) -> Result<Option<T>, ScoresError> {
+    /// [`RunFilesError::Io`] if the file cannot be read, [`RunFilesError::Json`] if its content is invalid or was
+    /// changed.
+    pub fn read_result<T: DeserializeOwned>(&self) -> Result<Option<T>, RunFilesError> {
         let path = self.result();
 
         match fs::read(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(ScoresError::io(&path, "read")(error)),
+            Err(error) => Err(RunFilesError::io(&path, "read")(error)),
             Ok(text) => {
                 let read = match canonical::is_unchanged(&text) {
                     Some(false) => Err(serde_json::Error::custom(
@@ -278,18 +280,18 @@ impl RunDir {
                     )),
                     _ => serde_json::from_slice(&text),
                 };
-                read.map(Some).map_err(ScoresError::json(&path, None))
+                read.map(Some).map_err(RunFilesError::json(&path, None))
             }
         }
     }
 
     /// Replaces a file: after a power failure, it has either its old or its new content.
-    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), ScoresError> {
+    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), RunFilesError> {
         // The temporary name is always the same, so the next write overwrites a file left by a killed process.
         let temporary = TemporaryPath::new(path.with_extension("tmp"));
         let written = temporary.write(bytes);
         let replaced = written.and_then(|()| temporary.persist(path));
-        replaced.map_err(ScoresError::io(path, "write"))
+        replaced.map_err(RunFilesError::io(path, "write"))
     }
 }
 
@@ -315,7 +317,7 @@ mod tests {
 
         assert!(matches!(
             RunDir::create(&runs, &ids[1]),
-            Err(ScoresError::Exists { .. })
+            Err(RunFilesError::Exists { .. })
         ));
 
         for id in ["", ".", "..", "a/b", "/a", "a/"] {
@@ -334,7 +336,7 @@ mod tests {
 
         assert!(matches!(
             RunDir::open(run.path()),
-            Err(ScoresError::Missing { .. })
+            Err(RunFilesError::Missing { .. })
         ));
 
         run.write_config("seed = 1\n").unwrap();

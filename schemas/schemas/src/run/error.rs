@@ -1,14 +1,14 @@
-//! The error of this crate.
+//! The error of a run's files.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use wavemill_schemas::exit::{Classified, Kind, PlainError};
+use crate::exit::{Classified, Kind, PlainError};
 
-/// The reason why the folder of a run cannot be used, or why scores cannot be computed or compared.
+/// The reason why the folder of a run, or a file in it, cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the messages describe the fields
-pub enum ScoresError {
+pub enum RunFilesError {
     /// A file system operation on a run's files failed.
     #[error("{path}: cannot {action}")]
     Io {
@@ -29,12 +29,12 @@ pub enum ScoresError {
     /// The folder does not contain a run.
     #[error("{path}: not a run (no config.toml)")]
     Missing { path: PathBuf },
-    /// Any other error, for example of predictions that cannot be scored.
+    /// Any other error, for example of an invalid name for a run.
     #[error(transparent)]
     Other(#[from] PlainError),
 }
 
-impl Classified for ScoresError {
+impl Classified for RunFilesError {
     fn kind(&self) -> Kind {
         match self {
             Self::Missing { .. } => Kind::Usage,
@@ -45,9 +45,9 @@ impl Classified for ScoresError {
     }
 }
 
-impl ScoresError {
+impl RunFilesError {
     /// Returns a closure for `map_err` that adds a path and the failed operation to an I/O error.
-    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io {
             path,
@@ -57,7 +57,7 @@ impl ScoresError {
     }
 
     /// Returns a closure for `map_err` that adds a path, and the number of a line, to an error of the JSON parser.
-    pub(crate) fn json(path: &Path, line: Option<usize>) -> impl FnOnce(serde_json::Error) -> Self {
+    pub fn json(path: &Path, line: Option<usize>) -> impl FnOnce(serde_json::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Json { path, line, source }
     }

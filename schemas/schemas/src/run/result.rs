@@ -1,11 +1,8 @@
-//! The result of a run or of its evaluation: the file `result.json`, and a table for the terminal.
-
-use std::fmt;
+//! The result of a run: the file `result.json`.
 
 use serde::{Deserialize, Serialize};
-use wavemill_schemas::text::shown;
 
-use crate::metrics::Evaluation;
+use super::Evaluation;
 
 /// The scores of a run's best checkpoint, with information about the run. Contains no times and no paths.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,32 +71,5 @@ impl RunResult {
                 self.test_asked, earlier.epochs
             ));
         }
-    }
-}
-
-impl fmt::Display for RunResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{} ({} parameters, {}), {} epochs, {} steps; weights of epoch {}",
-            self.model,
-            self.parameters,
-            self.start,
-            self.epochs,
-            self.steps,
-            self.best_epoch
-                .map_or("-".to_owned(), |epoch| (epoch + 1).to_string())
-        )?;
-
-        for (temperature, evaluation) in self.temperatures.iter().zip(&self.validation) {
-            writeln!(f, "{}: temperature {temperature:.3}", evaluation.target)?;
-        }
-        for warning in &self.warnings {
-            writeln!(f, "note: {}", shown(warning))?;
-        }
-        for evaluation in &self.test {
-            writeln!(f, "\n{evaluation}")?;
-        }
-        Ok(())
     }
 }
