@@ -94,24 +94,6 @@ impl Classified for PlainError {
     }
 }
 
-/// Exit code of [`Kind::Failed`].
-pub const FAILED: u8 = Kind::Failed.exit_code();
-
-/// Exit code of [`Kind::Usage`].
-pub const USAGE: u8 = Kind::Usage.exit_code();
-
-/// Exit code of [`Kind::Damaged`].
-pub const DAMAGED: u8 = Kind::Damaged.exit_code();
-
-/// Exit code of [`Kind::OtherPlan`].
-pub const OTHER_PLAN: u8 = Kind::OtherPlan.exit_code();
-
-/// Exit code of [`Kind::NoSpace`].
-pub const NO_SPACE: u8 = Kind::NoSpace.exit_code();
-
-/// Exit code of [`Kind::Interrupted`]: 128 + SIGINT.
-pub const INTERRUPTED: u8 = Kind::Interrupted.exit_code();
-
 /// Exit code of a preview of a run that has nothing to do, which is not an error.
 pub const NOTHING_TO_DO: u8 = 8;
 

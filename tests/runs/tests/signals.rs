@@ -29,7 +29,7 @@ fn signal(child: &Child, name: &str) -> Result<(), Failed> {
 }
 
 /// Sends the signal. The program must end within [`END_S_MAX`], with exit code 130 and one line that contains
-/// `words`.
+/// `message`.
 pub(crate) fn ends_soon(child: Child, name: &str, message: &str) -> Result<(), Failed> {
     fn is_progress(line: &&str) -> bool {
         line.is_empty() || line.ends_with('}')

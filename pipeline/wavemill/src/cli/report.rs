@@ -75,7 +75,7 @@ impl ReportCommand {
     /// Creates the page of the requested version and writes it to a file.
     ///
     /// # Errors
-    /// [`UsageError`] for an invalid argument; `StoreError` or `ReportError` if the version cannot be read.
+    /// [`UsageError`] for an invalid argument; `StoreError` or `SqlError` if the version cannot be read.
     pub fn run(&self) -> Result<u8> {
         let start = Instant::now();
         let (store, version, manifest) = self.read.open()?;
@@ -142,7 +142,7 @@ impl ReportCommand {
 /// Builds the page of a version, with sounds if the archive is given.
 ///
 /// # Errors
-/// `StoreError` or `ReportError` if the version cannot be read.
+/// `StoreError` or `SqlError` if the version cannot be read.
 pub(super) fn page_of(
     store: &Store,
     version: u64,

@@ -26,7 +26,7 @@ use crate::error::ExtractError;
 /// The first bytes of every Parquet file.
 const PARQUET_MAGIC: &[u8; 4] = b"PAR1";
 
-/// Position of a row in a file of sides.
+/// Position of a row in a file of splits.
 #[derive(Clone, Copy)]
 enum Place {
     /// A line of a CSV file, from 1.
@@ -206,7 +206,7 @@ impl Rows<'_> {
 
     fn no_column(&self, column: &str) -> ExtractError {
         let problem = format!(
-            "no column `{column}`: give the columns group and side, and rule if there are sides of both rules, as in \
+            "no column `{column}`: give the columns group and side, and rule if there are splits of both rules, as in \
              `wavemill sql 'SELECT * FROM sides'`"
         );
         wrong_file(self.path, &problem).into()
@@ -267,14 +267,14 @@ impl Rows<'_> {
     }
 }
 
-/// Creates the error for a file of sides that cannot be used.
+/// Creates the error for a file of splits that cannot be used.
 pub(crate) fn wrong_file(path: &Path, problem: &str) -> PlainError {
     PlainError::usage(format!("--sides {}: {problem}", path.display()))
 }
 
 /// Creates the error for a file that is damaged, or of which a column contains no text.
 fn not_parquet(path: &Path, source: ParquetError) -> ExtractError {
-    let error = wrong_file(path, "not a Parquet file of sides");
+    let error = wrong_file(path, "not a Parquet file of splits");
     error.caused_by(source).into()
 }
 
