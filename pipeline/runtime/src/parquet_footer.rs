@@ -195,7 +195,8 @@ impl Walk<'_> {
         Err(FooterError::Malformed)
     }
 
-    /// Moves past a value of the type `found`. Returns an integer as stored, and the length of bytes; 0 for other types.
+    /// Moves past a value of the type `found`, a type code of Thrift's compact protocol, in at most `depth` levels. Returns
+    /// the value of an integer or the length of bytes, and 0 for other types.
     fn value(&mut self, found: u8, kind: &Kind, depth: usize) -> Result<u64, FooterError> {
         let depth = depth.checked_sub(1).ok_or(FooterError::Malformed)?;
         match (kind, found) {

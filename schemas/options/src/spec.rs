@@ -317,6 +317,7 @@ impl FeatureSpec {
                 let args = self
                     .source_in(features)?
                     .resolve(features, sample_rate_hz)?;
+                // Models take f32, also of a feature that is stored in another type.
                 Some(Box::new(FeatureArgs {
                     dtype: Dtype::F32,
                     ..args
@@ -331,6 +332,7 @@ impl FeatureSpec {
             .window_s
             .map(|seconds| ((seconds * per_s).round() as usize).max(1));
 
+        // The hash and the sizes follow from the model's file, and are set when it is loaded.
         Ok(OnnxArgs {
             model: self.model.clone().unwrap_or_default(),
             model_blake3: String::new(),

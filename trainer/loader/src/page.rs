@@ -77,7 +77,8 @@ impl Scratch {
         if header.kind != DATA_PAGE {
             return Err(format!("a page of type {}", header.kind));
         }
-        // At least one more byte of the header follows its first fields.
+        // `header.length` ends after the fields that `PageHeader` reads. At least one more byte of the header follows, so a
+        // payload that begins there is damage.
         let payload = header
             .payload(&self.page)
             .filter(|payload| payload.len() + header.length < self.page.len())

@@ -98,9 +98,10 @@ impl Survey {
         }
         hasher.update(&file[run]);
 
-        // The decoder uses the nominal length of a truncated frame. Stored decode keys contain this item's name.
-        let broken = frames.broken();
-        let n_samples = broken.map(|(_, header)| u64::from(header.n_samples));
+        // The decoder uses the nominal length of a truncated frame.
+        let truncated = frames.broken();
+        let n_samples = truncated.map(|(_, header)| u64::from(header.n_samples));
+        // Decode keys of existing stores contain this name of the item.
         key.item("piece", n_samples.as_slice());
 
         survey.format = formats.most_frequent();

@@ -355,7 +355,8 @@ impl<'a, V: Visitor> Walk<'a, V> {
 
     /// Ends the active stream and passes its last page to the visitor.
     fn end_stream(&mut self) -> Result<(), Reject> {
-        // The pending page is the last one. Only the last page may end within a block.
+        // The pending page is the stream's last one, the only one whose audio may end within a block of samples. It stays
+        // set, because `tail` needs its place.
         self.process_pending(true)?;
         let skipped = std::mem::take(&mut self.skipped);
 

@@ -15,7 +15,7 @@ use wavemill_store::{Parent, Receipts, Store, StoreError, is_lost};
 
 use super::known::KnownInputs;
 use super::plan::Plan;
-use super::take::computed_again;
+use super::take::warning_of;
 use crate::error::ExtractError;
 use crate::incremental::parent;
 use crate::settings::Settings;
@@ -306,7 +306,7 @@ impl<'a> EarlierRuns<'a> {
         }
         match self.store.holds(receipt) {
             Err(error) if is_lost(&error) => {
-                self.warnings.push(computed_again(&receipt.file));
+                self.warnings.push(warning_of(&receipt.file));
                 Ok(false)
             }
             is_there => is_there,

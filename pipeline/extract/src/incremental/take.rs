@@ -103,6 +103,7 @@ impl<'a> ParentRows<'a> {
         }
         self.indexed.clone_from(&feature.name);
 
+        // A file's place in this list is the number of its shard.
         let files = parent::files_of(self.parent, &feature.name);
         let files = files.into_iter().enumerate();
         let is_needed = |file: &(usize, &FileEntry)| self.shards.label_of(file.1).is_some();
@@ -117,8 +118,7 @@ impl<'a> ParentRows<'a> {
         if !unsound.is_empty() && self.parent.manifest.recipe.split.rule.is_by_segment() {
             self.index.clear();
         }
-        self.warnings
-            .extend(unsound.into_iter().map(computed_again));
+        self.warnings.extend(unsound.into_iter().map(warning_of));
         Ok(())
     }
 
@@ -259,7 +259,7 @@ impl<'a> ParentRows<'a> {
 
         for (shard, entry) in self.damaged_files(&entries, threads)? {
             damaged.shards.insert(shard);
-            damaged.warnings.push(computed_again(entry));
+            damaged.warnings.push(warning_of(entry));
         }
         Ok(damaged)
     }
@@ -299,7 +299,7 @@ pub(crate) fn key_in_parent<'k>(clip_key: &'k str, renames: &'k Renames) -> &'k 
 }
 
 /// Returns the warning about a lost or damaged file.
-pub(crate) fn computed_again(entry: &FileEntry) -> String {
+pub(crate) fn warning_of(entry: &FileEntry) -> String {
     let FileEntry { path, rows, .. } = entry;
     format!("{path}: lost or damaged: its {rows} rows are computed again and not taken over")
 }

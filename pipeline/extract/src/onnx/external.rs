@@ -45,7 +45,7 @@ pub(super) fn has_external_data(file: &[u8]) -> Option<bool> {
     let mut messages = vec![(Message::Model, file)];
     while let Some((message, mut bytes)) = messages.pop() {
         while !bytes.is_empty() {
-            // The library reads the lower 32 bits of a key, and of an enum.
+            // ONNX Runtime reads the lower 32 bits of a key, and of an enum.
             let key = varint(&mut bytes)? as u32;
             let number = key >> 3;
             match key & 7 {
@@ -62,7 +62,8 @@ pub(super) fn has_external_data(file: &[u8]) -> Option<bool> {
                 }
                 1 => bytes.split_off(..8).map(drop)?,
                 5 => bytes.split_off(..4).map(drop)?,
-                // The start and the end of a group, which `onnx.proto` does not have.
+                // The start and the end of a group. `onnx.proto` has none, so the fields in one are unknown ones, and are
+                // skipped like other fields.
                 3 | 4 => {}
                 _ => return None,
             }

@@ -38,7 +38,7 @@ impl RunRecord {
         let unix_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |t| t.as_millis());
-        // Two runs may start in the same millisecond, and on two machines with the same process id.
+        // Two runs may start in the same millisecond, on one machine or on several.
         let token = random_token() as u32;
         let path = folder.join(format!("{unix_ms}-{token:08x}.jsonl"));
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
