@@ -35,7 +35,7 @@ pub(super) struct Output {
     most_s: f64,
     /// Upper bound on the duration of the next clip, in seconds.
     expected_s: f64,
-    /// Whether samples are counted without keeping them.
+    /// True if samples are counted and not kept.
     pub is_measuring: bool,
     resamplers: Resamplers,
     mono: Vec<f32>,

@@ -105,7 +105,7 @@ pub trait Source: Send + Sync {
     fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure>;
 }
 
-/// What listing a source has found; see the methods of [`Source`] of the same names.
+/// The result of listing a source; see the methods of [`Source`] of the same names.
 pub struct Listing {
     media: Media,
     index: AudioIndex,

@@ -101,7 +101,7 @@ pub const KEY_COLUMNS: [RowColumn; 5] = [
     fact!(variant, Never, Float32),
 ];
 
-/// The columns between the targets and the tensor. Of the formats of `export`, `huggingface` contains all of them.
+/// The columns between the targets and the tensor. The format `huggingface` of `export` contains all of them.
 pub const MORE_COLUMNS: [RowColumn; 7] = [
     of_clip("genres_all", Never, ClipIds(|clip| &clip.genres_all)),
     of_clip("artist_id", Unknown, ClipId(|clip| clip.artist_id)),

@@ -53,8 +53,8 @@ fn lock() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     DURABLE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The temporary path of a file that gets its final name when it is complete. What has this path when the value is
-/// dropped is removed.
+/// The temporary path of a file that gets its final name when it is complete. Dropping the value removes the file at
+/// this path, if there still is one.
 #[derive(Debug)]
 pub struct TemporaryPath(PathBuf);
 

@@ -1,9 +1,9 @@
-//! What errors mean for a user ([`Kind`]), and errors of the operating system that mean the same in all programs.
+//! The meaning of errors for a user ([`Kind`]), and errors of the operating system that have one meaning in all programs.
 
 use std::error::Error;
 use std::io;
 
-/// What an error means for the user: the property of an error that decides the exit code of a program.
+/// The meaning of an error for the user, which decides the exit code of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A failure of no other kind.

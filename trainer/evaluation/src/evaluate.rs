@@ -162,7 +162,7 @@ fn trained_on(
     open(other, settings, None).map(Some)
 }
 
-/// Opens the rows of a version with their labels. `classes` are those of the model, or `None` for those of the version.
+/// Opens the rows of a version with their labels. `classes` are the model's classes; `None` selects the classes of the version.
 fn open(
     store: Store,
     settings: &EvaluationSettings,

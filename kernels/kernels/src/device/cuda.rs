@@ -43,8 +43,7 @@ pub(crate) struct Gpu {
 }
 
 impl Gpu {
-    /// Returns the number of GPUs that the driver shows to this process. Errors: those of the driver, which include
-    /// that there is no GPU.
+    /// Returns the number of GPUs that the driver shows to this process. Fails like the driver, also if there is no GPU.
     pub(crate) fn count() -> Result<usize, KernelError> {
         let none = "the driver sees no GPU (check nvidia-smi and CUDA_VISIBLE_DEVICES)";
         match CudaContext::device_count() {

@@ -154,7 +154,7 @@ pub struct ClassReport {
     pub accuracy: f64,
     /// Mean recall over the classes that have rows.
     pub balanced_accuracy: f64,
-    /// Share of rows whose class is among the three likeliest. Of equal probabilities, the higher id ranks first, as in
+    /// Share of rows whose class is among the three likeliest. If probabilities are equal, the higher id ranks first, as in
     /// `top_k_accuracy_score`. `None` for three classes or fewer, where the score is meaningless.
     pub top_3: Option<f64>,
     /// Unweighted means over classes that occur in labels or predictions.
