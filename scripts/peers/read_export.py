@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1", "s16": "<i2"}
-# As described in docs/export-data.md; other splits keep their names.
+# As described in docs/data.md; other splits keep their names.
 SPLITS = {"training": "train"}
 # Largest additional distance of wavemill's sounds from the stored bands compared with that of librosa's sounds: a
 # mean in dB over all values of a row.

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1", "s16": "<i2"}
 
-# As shown in docs/export-data.md: functions from a path to a table.
+# As shown in docs/data.md: functions from a path to a table.
 READERS = {
     "pyarrow": lambda path: pq.read_table(path, page_checksum_verification=True).to_pylist(),
     "duckdb": lambda path: duckdb.sql(f"SELECT * FROM read_parquet('{path}')").to_arrow_table().to_pylist(),
