@@ -37,6 +37,7 @@ mod lying_bucket;
 mod manifests;
 mod memory;
 mod near_copies;
+mod pages;
 mod peers;
 mod progress;
 mod prompt;

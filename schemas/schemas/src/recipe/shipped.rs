@@ -1,7 +1,7 @@
 //! The recipes compiled into the binary.
 
 /// Name and TOML text of each shipped recipe, sorted by name.
-pub const SHIPPED: [(&str, &str); 8] = [
+pub const SHIPPED: [(&str, &str); 9] = [
     ("demo", include_str!("../../recipes/demo.toml")),
     (
         "fma-features",
@@ -13,6 +13,7 @@ pub const SHIPPED: [(&str, &str); 8] = [
         "fma-windows",
         include_str!("../../recipes/fma-windows.toml"),
     ),
+    ("folders", include_str!("../../recipes/folders.toml")),
     (
         "gtzan-images",
         include_str!("../../recipes/gtzan-images.toml"),

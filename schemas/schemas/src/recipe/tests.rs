@@ -180,7 +180,7 @@ fn shipped_recipes_are_found_by_name_and_valid() {
             .expect_err("no such recipe")
             .to_string(),
         "`fma-smal` is neither a shipped recipe nor a file (did you mean `fma-small`?); shipped recipes: demo, fma-features, fma-large, \
-         fma-small, fma-windows, gtzan-images, gtzan-published-images, gtzan-segments"
+         fma-small, fma-windows, folders, gtzan-images, gtzan-published-images, gtzan-segments"
     );
 }
 
