@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check that a version of a store conforms to docs/store.md, without using wavemill's own code.
+"""Check that a version of a store conforms to docs/store-format.md, without using wavemill's own code.
 
 Reads the manifest, all its files and all their rows. Checks the manifest's checksum; sizes, blake3 and row groups of the
 files; columns, types and metadata; length and values of every tensor; the rows of each clip, their split and labels; the

@@ -31,7 +31,7 @@ class UsageError(Error, ValueError):
 class AudioError(Error, ValueError):
     """A file that cannot be decoded.
 
-    ``reason`` is the reason of the reject, such as ``unsupported_codec``; docs/store.md lists them.
+    ``reason`` is the reason of the reject, such as ``unsupported_codec``; docs/store-format.md lists them.
     """
 
     reason: str

@@ -7,7 +7,7 @@ use crate::named::named_enum;
 // The names of reasons and stages must not change: they are in existing stores and in users' queries.
 named_enum! {
     /// Reason for rejecting an input. Rejects depend only on the bytes of the input; a failing disk is an error
-    /// instead. The order is that of the table in docs/store.md.
+    /// instead. The order is that of the table in docs/store-format.md.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
     #[serde(rename_all = "snake_case")]
     pub enum Reason {
@@ -125,9 +125,9 @@ mod tests {
         names.map(str::to_owned).collect()
     }
 
-    /// Returns the first column of the table in docs/store.md. A row of the table may contain several names.
+    /// Returns the first column of the table in docs/store-format.md. A row of the table may contain several names.
     fn documented_names() -> Vec<&'static str> {
-        let page = include_str!("../../../docs/store.md");
+        let page = include_str!("../../../docs/store-format.md");
         let (_, table) = page
             .split_once("| reason | meaning |\n|---|---|\n")
             .expect("the table of reasons");
@@ -157,7 +157,7 @@ mod tests {
     fn every_place_that_lists_reasons_has_the_same_ones() {
         let names = Reason::ALL.map(Reason::name);
         assert_eq!(serde_names(), names, "variants of the enum");
-        assert_eq!(documented_names(), names, "docs/store.md");
+        assert_eq!(documented_names(), names, "docs/store-format.md");
         assert_eq!(checked_names(), names, "scripts/check_store.py");
     }
 

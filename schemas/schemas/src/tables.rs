@@ -1,4 +1,4 @@
-//! Arrow schemas of the tables that wavemill itself defines. They are documented in docs/store.md.
+//! Arrow schemas of the tables that wavemill itself defines. They are documented in docs/store-format.md.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -101,7 +101,7 @@ impl ExportError {
         }
     }
 
-    /// Creates the error for rows whose layout differs from docs/store.md.
+    /// Creates the error for rows whose layout differs from docs/store-format.md.
     pub(super) fn rows(problem: impl Display) -> Self {
         PlainError::new(Kind::Damaged, format!("damaged store: {problem}")).into()
     }

@@ -16,7 +16,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, SqlError> {
 
     let all = answers.ask(&format!("SELECT sum(files) AS n FROM {TABLE}"))?;
     section.add_text(format!(
-        "Each of the {} files found is counted in one row of this table. docs/store.md explains the outcomes.",
+        "Each of the {} files found is counted in one row of this table. docs/store-format.md explains the outcomes.",
         all.count("n")?
     ));
     section.add_table(answers.table(&format!(

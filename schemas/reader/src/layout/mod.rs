@@ -12,7 +12,7 @@
 //! - **Checksums.** The header of each page contains the CRC-32 of its payload ([`PageHeader`]). The manifest contains
 //!   the hash of what follows the pages. Versions of earlier programs have neither.
 //!
-//! A change of a rule also raises `FORMAT_VERSION`, and changes docs/store.md and `check_pages` in
+//! A change of a rule also raises `FORMAT_VERSION`, and changes docs/store-format.md and `check_pages` in
 //! `scripts/check_store.py`.
 
 mod header;
