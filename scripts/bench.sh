@@ -2,7 +2,8 @@
 # Compares wavemill with its Python peers, alternating between them in one run, and writes docs/benchmarks/*.md.
 #
 # usage: scripts/bench.sh [extract|kernels|loader|train|all] [ROUNDS]      default: all, 5 rounds
-#   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec; threads; peak memory
+#   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec; threads; peak memory; README's
+#             chart
 #   kernels   wavemill's own kernels, beside other decoders and resamplers (criterion)
 #   loader    batches from a store; prints the figures, and writes no page
 #   train     training steps on a CPU: PyTorch with the same architectures
@@ -56,7 +57,8 @@ extract() {
     command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec cannot be loaded (apt-get install ffmpeg)' >&2
     scripts/peers/setup.sh --bench || return 1
     cargo build --locked --release -p wavemill -p wavemill-python && python_module release || return 1
-    PYTHONPATH=python .venv/bin/python scripts/peers/bench.py "$wavemill" "$data" $docs/extract.md "$rounds"
+    PYTHONPATH=python .venv/bin/python scripts/peers/bench.py "$wavemill" "$data" $docs/extract.md "$rounds" &&
+        scripts/peers/speed_chart.py
 }
 
 case $kind in
