@@ -20,6 +20,7 @@ pub(super) fn keep_ids(labels: &Labels, before: &[String]) -> Labels {
 
     let id_of: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
     let ids = labels.ids.iter().map(|id| {
+        // Only a row without a label has no new id: each class of `labels` is in `classes`.
         let class = labels.classes.get(usize::try_from((*id)?).ok()?)?;
         id_of.get(class.as_str()).copied()
     });

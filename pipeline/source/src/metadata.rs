@@ -182,7 +182,7 @@ impl Files {
             return Ok(in_directory(archive, entries));
         }
 
-        // A folder stores no checksums, so compute the CRC-32 by reading the file.
+        // Folders and single files store no checksums, so compute the CRC-32 by reading the file.
         let mut file = self.read(name)?;
         let mut crc = Crc::new();
         let mut bytes = 0;

@@ -85,7 +85,7 @@ impl LoaderPlan {
     /// does.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`] for a crop of rows without frames, of no frames, or of more frames than each row has,
+    /// [`DatasetError::Unfit`] for a crop of rows without frames, of no frames, or of more frames than a row can have,
     /// and for buckets of rows that all have one length.
     pub fn check<M>(&self, dataset: &Dataset<M>) -> Result<(), DatasetError> {
         let form = &dataset.form;
@@ -99,7 +99,7 @@ impl LoaderPlan {
                 Some(stored) if frames > stored => {
                     Some(format!("{frames}: rows of {name} have {stored} frames"))
                 }
-                // Lengths have 32 bits, so no row is longer.
+                // Ragged rows state their length in 32 bits, so no row is longer.
                 None if u32::try_from(frames).is_err() => Some(format!("{frames}: too many")),
                 _ => None,
             };

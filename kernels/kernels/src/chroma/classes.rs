@@ -77,6 +77,7 @@ impl ClassesPlan {
                     }
                     ClassValues::Centroids(plan) => {
                         normalize_frames(all, &mut norms, Norm::Max);
+                        // The plan writes its own values, so nothing is left to copy.
                         return plan.run(all, &mut norms, out.as_flattened_mut());
                     }
                 }

@@ -106,6 +106,7 @@ fn a_derived_feature_is_the_same_beside_its_source_and_without_it(on: &Machines)
 
 fn pictures_are_those_of_the_values_before_scaling(on: &Machines) {
     let pcm = signal(4000);
+    // One source is enough: what pictures compute does not depend on the operation before them.
     let source = sources().remove(0);
     let derived = source.derive(coloured(), None).unwrap();
     let Some(Derived::Picture(args)) = &derived.derived else {

@@ -319,13 +319,14 @@ impl<'a> Fragmented<'a> {
     /// Starts the next fragment.
     fn next_fragment(&mut self) -> Option<()> {
         loop {
-            let name = self.at + memmem::find(self.file.get(self.at..)?, b"moof")?;
-            self.at = name + 4;
-            let Some(offset) = name.checked_sub(4) else {
+            // Sizes of boxes may be damaged, so search for the name of the box, which follows its size of four bytes.
+            let name_at = self.at + memmem::find(self.file.get(self.at..)?, b"moof")?;
+            self.at = name_at + 4;
+            let Some(offset) = name_at.checked_sub(4) else {
                 continue;
             };
 
-            // Boxes end at the next fragment at the latest, so that no byte is read in more than one of them.
+            // Boxes end at the next fragment at the latest, so that damaged sizes never cause a second reading.
             let rest = &self.file[self.at..];
             let end = self.at + memmem::find(rest, b"moof").unwrap_or(rest.len());
             let Some(moof) = Boxes::new(&self.file[offset..end]).next() else {

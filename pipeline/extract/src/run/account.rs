@@ -130,6 +130,7 @@ fn named_twice(files: &[FileEntry]) -> Option<&str> {
         .find(|path| !seen.insert(*path))
 }
 
+/// Counts rows and clips from the account of the inputs and the receipts of all files, and checks that they add up.
 fn counts(
     account: &InputAccount,
     files: &[FileEntry],
@@ -140,9 +141,6 @@ fn counts(
     count_reasons(&mut rejects, &account.rejects);
     count_reasons(&mut rejects, clip_rejects(finished));
 
-    let of_rows = account.rejects.iter().filter(|r| r.reason.is_of_row());
-    let rows_rejected = of_rows.count();
-    let clips_planned = account.clips_planned;
     let clips_rejected = clip_rejects(finished).count() as u64;
     let feature_rows: Vec<u64> = features.iter().map(|f| rows_of(f, files)).collect();
 
@@ -150,10 +148,11 @@ fn counts(
         rows_read: account.rows_read,
         rows_kept: account.rows_kept,
         rows_dropped: account.rows_dropped.clone(),
-        rows_rejected: rows_rejected as u64,
-        clips_planned,
-        clips_written: clips_planned - clips_rejected,
+        rows_rejected: account.rejects.len() as u64,
+        clips_planned: account.clips_planned,
+        clips_written: account.clips_planned - clips_rejected,
         clips_rejected,
+        // `check` fails unless all features have equally many rows.
         feature_rows: feature_rows.first().copied().unwrap_or(0),
         rejects,
     };

@@ -169,16 +169,17 @@ fn stale_inputs(
     manifest: &Manifest,
     known: &mut KnownInputs,
 ) -> Result<Vec<String>, ExtractError> {
-    let was = inputs.store.seen(&manifest.plan_id)?;
+    let recorded = inputs.store.seen(&manifest.plan_id)?;
     let source = &*inputs.input.source;
-    let doubtful = known.recall(was.clone(), source.index());
+    let doubtful = known.recall(recorded.clone(), source.index());
     let doubtful = doubtful.iter().map(String::as_str);
     known.read(doubtful, source, inputs.settings, inputs.progress)?;
 
+    // Every recorded clip is known now. A file that is gone has the content of an unreadable one, so it counts as changed.
     let mut stale = Vec::new();
-    for (clip_key, was) in was {
-        let is = known.get(&clip_key);
-        if is.is_some_and(|is| is.content != was.content) {
+    for (clip_key, before) in recorded {
+        let now = known.get(&clip_key);
+        if now.is_some_and(|now| now.content != before.content) {
             stale.push(clip_key);
         }
     }

@@ -48,9 +48,9 @@ impl Chart {
     pub fn to_svg(&self) -> Option<String> {
         let plot = self.plot.drawing();
         let picture = plot.picture()?;
-        let (width, drawn) = picture.size;
-        let (legend, legend_height) = legend(&plot.series_names(), TITLE + drawn, width);
-        let height = TITLE + drawn + legend_height;
+        let (width, drawn_height) = picture.size;
+        let (legend, legend_height) = legend(&plot.series_names(), TITLE + drawn_height, width);
+        let height = TITLE + drawn_height + legend_height;
         let title = Shown::new(&self.title, TITLE_CHARS_MAX).text;
         let about = Shown::new(&plot.summary(), TEXT_CHARS_MAX).text;
         let svg = html! {

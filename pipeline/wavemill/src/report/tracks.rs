@@ -54,10 +54,11 @@ fn by_class(target: &TargetEntry) -> Chart {
     let mut series = Vec::new();
     for split in splits_in_order(&target.counts) {
         let counts = &target.counts[split];
-        let values = order.iter();
         series.push(Series {
             name: split.to_owned(),
-            values: values
+            // A split may lack the counts of classes that it does not have.
+            values: order
+                .iter()
                 .map(|&class| counts.get(class).copied().unwrap_or(0) as f64)
                 .collect(),
         });

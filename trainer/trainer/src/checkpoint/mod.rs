@@ -204,12 +204,13 @@ impl State {
             classes: data.class_names(),
             dims: data.dims(),
             input: data.input_spec().clone(),
+            // Loading the weights of `model.init` replaces it.
             origin: Origin::Scratch,
             world_size,
             threads: u32::try_from(tch::get_num_threads()).ok(),
             lost: Some(data.lost_paths()),
 
-            // Progress of training: position and sums.
+            // Progress of training: position, sums and what was observed.
             epoch: 0,
             batch: 0,
             step: 0,
@@ -217,14 +218,14 @@ impl State {
             damaged_rows: 0,
             first_loss: None,
             diverged: None,
+            start_warnings: None,
+            batch_norm_per_rank: false,
 
             // Values that change with the results of validation.
             temperatures: Vec::new(),
             schedules,
             early_stop: EarlyStop::new(&config.train),
             best: None,
-            start_warnings: None,
-            batch_norm_per_rank: false,
             ended_by_sweep: false,
             finished: false,
         }
