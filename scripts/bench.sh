@@ -27,12 +27,11 @@ kernels() {
     {
         printf '# Kernels\n\nA clip of 30 s on one core, features at 22,050 Hz: low value, estimate, high value (%s).\n\n' \
             "\`scripts/bench.sh kernels\`"
-        printf 'The lines from "wavemill scalar" to "nanomp3" decode an MP3 (44.1 kHz, stereo, 256 kbit/s) from memory. nanomp3 '
-        printf 'also finds\nthe frames and keeps all samples. The two "mono" lines decode to the mean of the channels, as '
-        printf 'extraction does.\n\n'
+        printf 'The lines from "wavemill scalar" to "nanomp3" decode an MP3 (44.1 kHz, stereo, 256 kbit/s); nanomp3 also finds '
+        printf 'the\nframes. "mono" is the mean of the channels, as in extraction.\n\n'
         printf '%s; %s; wavemill %s.\n\n```\n' "$(sed -n 's/^model name[^:]*: //p;T;q' /proc/cpuinfo)" "$(date +%F)" \
             "$(git rev-parse --short HEAD)"
-        grep -E '^(features|wavemill|rubato|symphonia|nanomp3)|time:|thrpt:' <<<"$raw" | grep -vE 'change|%'
+        grep -E '^(features|wavemill|rubato|symphonia|nanomp3)|time:' <<<"$raw" | grep -vE 'change|%' | sed 's/time:   //'
         printf '```\n'
     } >$docs/kernels.md
 }

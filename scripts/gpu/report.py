@@ -16,6 +16,8 @@ from pathlib import Path
 from run import summary
 
 ROOT = Path(__file__).resolve().parents[2]
+# Steps of which the page has only the figures; the results folder has their output.
+FIGURES_ONLY = {"machine", "ncu", "train"}
 
 
 def cell(text):
@@ -52,7 +54,7 @@ def page(found):
     lines += [f"{summary(steps)}.", ""]
     lines += [*step_table(steps), ""]
     for step in steps:
-        if step["text"]:
+        if step["text"] and step["step"] not in FIGURES_ONLY:
             lines += [f"## {step['title'][0].upper()}{step['title'][1:]}", "", "```", *step["text"], "```", ""]
     return "\n".join(lines)
 

@@ -159,15 +159,15 @@ def bench_extract(wavemill, data, scratch, rounds):
     exact, by_band = (ratios(name) for name in OURS)
     return [
         "# Extract: from MP3 to a stored log-mel",
-        f"CPU time per clip (user + system) of {CLIPS} clips of 30 s, copies of {distinct} real clips of FMA, with one worker, "
-        "to a log-mel with 128 bands at 22.05 kHz mono. wavemill's figure includes the start of the program, metadata, packing "
-        f"to f16, compression and the commit; the other tools write .npy files of {PEER_CLIPS} clips, without the time of imports.",
+        f"CPU time per clip of {CLIPS} clips of 30 s (copies of {distinct} of FMA), with one worker, to a log-mel with 128 bands at\n"
+        f"22.05 kHz. wavemill includes its start, packing to f16, compression and the commit; the others write {PEER_CLIPS} clips\n"
+        "as .npy, without imports.",
         machine(("librosa", "soundfile", "soxr", "torch", "torchaudio", "torchcodec")),
         "Command: `scripts/bench.sh extract`.",
         table(results, "cpu_ms", "CPU ms per clip", CLIPS),
-        f"- wavemill is {exact}, the fastest of the other chains.\n"
+        f"- wavemill is {exact}.\n"
         f"- By the band path it is {by_band}.\n"
-        f"- Its Python package, which writes .npy files like the other tools, is {ratios(PACKAGE)}.\n"
+        f"- Its Python package, which writes .npy, is {ratios(PACKAGE)}.\n"
         f"- Two workers are {one_s / two_s:.2f}× as fast as one on {os.cpu_count()} cores (wall {two_s:.2f} s against "
         f"{one_s:.2f} s).\n"
         f"- Peak memory: {max(run['peak_mib'] for run in one + two):.0f} MiB.",

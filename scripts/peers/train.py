@@ -35,10 +35,9 @@ HEADS = ["| model | frames | parameters | steps | wavemill, wall | PyTorch, wall
 PAGE = f"""# Training on a CPU: wavemill-train and PyTorch
 
 Milliseconds per step, medians of {{rounds}} rounds in turn. A ratio below 1 means that wavemill takes less time. Both train
-architectures with equal numbers of parameters on {{count}} rows of {BANDS} bands and the frames in the table (f16), in
-batches of {BATCH}, with {THREADS} threads, Adam and balanced class weights. `wavemill-train fit` also reads, decompresses and
-shuffles the rows of a store, counts correct predictions, and is deterministic; PyTorch (`scripts/peers/train.py`, default settings)
-has all rows in memory as one f32 tensor.
+on {{count}} rows of {BANDS} bands and the frames in the table (f16), in batches of {BATCH}, with {THREADS} threads, Adam and
+balanced class weights. `wavemill-train fit` also reads, decompresses and shuffles the rows of a store, counts correct
+predictions, and is deterministic; PyTorch (default settings) has all rows in memory as one f32 tensor.
 
 {{machine}}
 Load average before: {{load:.1f}}. Command: `scripts/bench.sh train`.
