@@ -60,7 +60,7 @@ int guarded(char* message, size_t size, Body body) {
 
 // By default, waiting OpenMP threads spin for milliseconds. If other programs need the cores as well, the spinning
 // takes time from the thread that the others wait for. With 3,000 rounds, about a tenth of a millisecond, models are as
-// fast as by default on an idle machine; docs/decisions/training.md contains the figures, also of busy ones. libgomp
+// fast as by default on an idle machine; docs/decisions/training.md contains the figures. libgomp
 // reads this setting from the environment only, when it is loaded, which is before main and before any of our
 // constructors. Therefore the program restarts itself with the variable set, at the earliest possible moment: before
 // libtorch's own initialisers, which take a quarter of a second. Ranks and other child processes inherit the variable.
