@@ -1153,7 +1153,7 @@ fn documented_queries_succeed() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    assert_eq!(queries.len(), 14);
+    assert_eq!(queries.len(), 12);
 
     let answers: Vec<String> = queries
         .iter()
