@@ -25,11 +25,13 @@ use crate::words::{Named, did_you_mean};
 /// of [`FeatureArgs`], [`PictureArgs`], [`OnnxArgs`] and [`ImageArgs`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)] // documented in `FeatureArgs`
+#[allow(missing_docs)] // other keys are documented in `FeatureArgs`
 pub struct FeatureSpec {
+    /// Name of column and folder: a to z, 0 to 9 and `_`.
     pub name: String,
+    /// Operation that computes the feature.
     pub op: Op,
-    /// Name of another feature of the same recipe, from which this derived feature is computed.
+    /// Name of the feature from which this one is computed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     #[serde(default)]
@@ -82,10 +84,13 @@ pub struct FeatureSpec {
     pub lag: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aggregate: Option<Word<Aggregate>>,
+    /// Most common tempo, in beats per minute. Default: 120.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_bpm: Option<f64>,
+    /// Standard deviation of tempos, in octaves. Default: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub std_bpm: Option<f64>,
+    /// Fastest tempo, in beats per minute. Default: 320.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tempo: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,22 +141,27 @@ pub struct FeatureSpec {
     pub standardize: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Word<Pooling>>,
+    /// Colours: `magma`, `viridis`, `grey`. Default: `magma`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub colour_map: Option<Word<ColourMap>>,
+    /// Height in pixels, 1 to 8192; required for `image`. Default: a pixel per band.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
+    /// Width in pixels, 1 to 8192; required for `image`. Default: a pixel per frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
-    /// Rectangle of a picture in pixels: `[left, top, width, height]`.
+    /// Part of the picture that is used, in pixels: `[left, top, width, height]`. Default: the whole picture.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "exact::optional_array"
     )]
     pub crop: Option<[u32; 4]>,
+    /// Filter for resizing: `nearest`, `triangle` (bilinear), `catmull_rom`, `gaussian`, `lanczos3`. Default:
+    /// `triangle`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<Word<ImageFilter>>,
-    /// False for a feature that is only computed as the source of others. Default true.
+    /// False for a feature that is only the `source` of others. Default: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stored: Option<bool>,
 }

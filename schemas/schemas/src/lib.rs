@@ -12,6 +12,8 @@ pub mod durable;
 pub mod exit;
 pub mod experiment;
 pub mod input;
+#[cfg(test)]
+mod key_tables;
 pub mod local_path;
 pub mod manifest;
 mod named;

@@ -32,7 +32,7 @@ pub fn error_at(place: &str, message: impl Display) -> PlainError {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Random seed for row order, initial weights, dropout and augmentation.
+    /// Seed of row order, initial weights, dropout and augmentation.
     pub seed: u64,
     /// Input data and batches.
     pub data: Data,
@@ -54,29 +54,28 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
-    /// Name of a feature of the store; if absent, the first feature of the recipe.
+    /// Feature that the model reads. Default: the recipe's first.
     pub feature: Option<String>,
-    /// Names of targets of the store, or `genres_all` (several labels per track). If empty, the first target of the
-    /// recipe is used.
+    /// Targets; `genres_all` has several labels per track. Default: the recipe's first.
     pub targets: Vec<String>,
-    /// Split rule (`official`, `stratified`, `artist`); if absent, the rule of the recipe.
+    /// Split rule: `official`, `stratified`, `artist`, `fold-I-of-K`, or `NAME` for a column `split_NAME` of `tracks`.
+    /// Default: the recipe's.
     pub split: Option<String>,
-    /// Number of rows in a global batch, over all ranks and micro-batches.
+    /// Rows per optimiser step, over all ranks and micro-batches.
     pub batch_size: usize,
-    /// Number of row groups in the window within which rows are shuffled.
+    /// Row groups per shuffled window.
     pub shuffle_window: usize,
-    /// True to skip the last batch of an epoch if it is smaller than the others.
+    /// True to leave out the last, smaller batch of an epoch.
     pub drop_last: bool,
-    /// True to normalize each band to mean 0 and standard deviation 1 with the statistics of the manifest.
+    /// True to normalize bands by the manifest's mean and standard deviation.
     pub normalize: bool,
-    /// Number of frames to which every row is cut or zero-padded; required if lengths differ.
+    /// Frames to which rows are cut or zero-padded; required if lengths differ.
     pub frames: Option<usize>,
-    /// Columns of `fma_features` that are used as metadata, by prefix (such as `mfcc`). Used by `fusion`, and by
-    /// `mlp-*` unless the feature consists of statistics.
+    /// Prefixes of columns of `fma_features`, for `fusion` and for `mlp-*` without statistics.
     pub metadata: Vec<String>,
-    /// True to count and skip damaged row groups instead of ending the run.
+    /// True to skip and count damaged row groups and files.
     pub skip_damaged: bool,
-    /// Selection of the training rows of an epoch.
+    /// Rows of an epoch: `all`, or `balanced` over the classes of the first target. Default: `"all"`.
     #[serde(skip_serializing_if = "is_default")]
     pub sampler: Sampler,
 }
@@ -115,18 +114,17 @@ impl Default for Data {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
-    /// Name of the architecture, as listed by `wavemill-train models`.
+    /// Architecture, as listed by `wavemill train models`.
     pub name: String,
-    /// Dropout rate; if absent, that of the architecture.
+    /// Dropout rate. Default: the architecture's.
     pub dropout: Option<f64>,
-    /// Pretrained weights (safetensors, keys of torchvision or timm); the head is initialized randomly.
+    /// Initial weights: safetensors, named as by torchvision (`resnet50`) or timm (`xception`). The head is random.
     pub init: Option<PathBuf>,
-    /// True to freeze all weights except for the head.
+    /// True to train only the head.
     pub freeze: bool,
-    /// Number of times that the one-channel input is repeated (`genregenie-cnn`: 1 or 3). Pictures have three channels
-    /// of their own.
+    /// Times that the channel of a spectrogram is repeated; `genregenie-cnn`: 1 or 3.
     pub channels: i64,
-    /// True if batch norm uses the rows of all ranks instead of those of each rank.
+    /// True for batch norm over the rows of all ranks; excludes `data.skip_damaged`.
     pub sync_batch_norm: bool,
 }
 
@@ -159,28 +157,27 @@ pub enum OptimizerKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Optimizer {
-    /// Name of the optimiser.
+    /// Optimiser, as in torch.
     pub name: OptimizerKind,
-    /// Learning rate.
+    /// Learning rate; above 0.
     pub lr: f64,
-    /// Weight decay, as defined by the optimiser.
+    /// Weight decay; 0 or more.
     pub weight_decay: f64,
-    /// Decay rates of Adam's moments.
+    /// Decay rates of Adam's moments; each from 0 to below 1.
     #[serde(deserialize_with = "exact::array")]
     pub betas: [f64; 2],
-    /// Adam's ε.
+    /// Adam's ε; 0 or more.
     pub eps: f64,
-    /// Momentum of SGD.
+    /// Momentum of SGD; 0 or more.
     pub momentum: f64,
-    /// True if SGD uses Nesterov momentum.
+    /// True for Nesterov momentum, which needs a `momentum`.
     pub nesterov: bool,
-    /// Maximum L2 norm of all gradients together; not clipped if absent.
+    /// Maximum L2 norm of all gradients together; above 0. Default: `inf`.
     pub clip_norm: Option<f64>,
-    /// Groups of variables with settings of their own. If several match a variable, the last of them applies.
+    /// Variables with own settings. If several groups match one, the last applies.
     #[serde(skip_serializing_if = "is_default")]
     pub groups: Vec<ParameterGroup>,
-    /// Layer-wise decay: the learning rate of each layer is that of the layer above times this factor; the heads have
-    /// the full rate. All layers have the same rate if absent.
+    /// Factor of the learning rate per layer above; above 0, at most 1.
     #[serde(skip_serializing_if = "is_default")]
     pub layer_decay: Option<f64>,
 }
@@ -189,15 +186,15 @@ pub struct Optimizer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ParameterGroup {
-    /// Pattern of the variables' names, in which `*` stands for any characters, such as `fc.*`.
+    /// Pattern of names, such as `fc.*`.
     pub names: String,
-    /// Factor by which the learning rate is multiplied.
+    /// Factor of the rate; 0 or more. Default: 1.
     #[serde(default = "ParameterGroup::default_lr_factor")]
     pub lr_factor: f64,
-    /// Weight decay; that of the optimiser if absent.
+    /// Weight decay. Default: the optimiser's.
     #[serde(default, skip_serializing_if = "is_default")]
     pub weight_decay: Option<f64>,
-    /// Number of epochs in which the variables do not change.
+    /// Epochs without changes. Default: 0.
     #[serde(default, skip_serializing_if = "is_default")]
     pub frozen_epochs: u64,
 }
@@ -263,16 +260,16 @@ impl Default for Optimizer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// `StepLR`: multiplies the rate by `gamma` every `every_epochs` epochs.
+    /// `StepLR`.
     #[serde(default, deserialize_with = "switched")]
     pub step: Option<StepLr>,
     /// `ReduceLROnPlateau`.
     #[serde(default, deserialize_with = "switched")]
     pub plateau: Option<Plateau>,
-    /// Cosine decay to zero over the run, after the warm-up.
+    /// Cosine decay to 0, after the warm-up.
     #[serde(default, deserialize_with = "switched")]
     pub cosine: Option<Cosine>,
-    /// Number of optimiser steps in which the learning rate rises linearly from 0, with any schedule.
+    /// Steps in which the rate rises linearly from 0. Default: `0`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub warmup_steps: u64,
 }
@@ -312,9 +309,9 @@ impl Default for Schedule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StepLr {
-    /// Number of epochs between two reductions.
+    /// Epochs between two reductions.
     pub every_epochs: u64,
-    /// Factor by which each reduction multiplies the learning rate.
+    /// Factor of each reduction; 0 or more.
     pub gamma: f64,
 }
 
@@ -331,14 +328,13 @@ impl Default for StepLr {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Plateau {
-    /// Metric that has to improve.
+    /// Score that has to improve.
     pub metric: Metric,
-    /// Number of epochs without improvement before the rate is reduced. Wavemill's own default: that of torch, 10,
-    /// exceeds the patience of the early stop.
+    /// Epochs without improvement before a reduction (torch's 10 would exceed the early stop).
     pub patience: u64,
-    /// Factor by which each reduction multiplies the learning rate. Not torch's default.
+    /// Factor of each reduction; from 0 to below 1.
     pub factor: f64,
-    /// Minimum relative change that counts as an improvement.
+    /// Smallest relative improvement; 0 or more.
     pub threshold: f64,
 }
 
@@ -357,7 +353,7 @@ impl Default for Plateau {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cosine {
-    /// Number of steps of the linear warm-up from 0; the larger one of this and [`Schedule::warmup_steps`] applies.
+    /// Older name of `schedule.warmup_steps`. Default: 0.
     pub warmup_steps: u64,
 }
 
@@ -455,16 +451,16 @@ pub enum ClassWeights {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Loss {
-    /// Weights of the classes in the mean loss.
+    /// `balanced`: n / (classes · n of the class), over training rows; or `none`.
     pub class_weights: ClassWeights,
-    /// Label smoothing: share of each label's probability that is distributed uniformly over all classes.
+    /// Share of each label that is spread over all classes; from 0 to below 1.
     pub label_smoothing: f64,
-    /// α of Beta(α, α) for mix-up (Zhang 2018); 0 disables mix-up.
+    /// α of mix-up; 0 for none.
     pub mixup: f64,
-    /// Weights of the positive labels of each class, with several labels per row.
+    /// Weights of positive labels, for several labels per row: `none` or `balanced`. Default: `"none"`.
     #[serde(skip_serializing_if = "is_default")]
     pub pos_weight: PosWeight,
-    /// γ of the focal loss (Lin et al. 2017), (1 − p)^γ times the loss; 0 for the plain loss.
+    /// γ of the focal loss; 0 for none. Default: `0.0`.
     #[serde(skip_serializing_if = "is_default")]
     pub focal_gamma: f64,
 }
@@ -496,24 +492,24 @@ impl Default for Loss {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {
-    /// True if augmentation is enabled.
+    /// True to augment training rows.
     pub enabled: bool,
-    /// Number of frequency masks per row.
+    /// Frequency masks per row; at most 1000.
     pub frequency_masks: u64,
-    /// Maximum height of a frequency mask in bands.
+    /// Maximum height, in bands.
     pub frequency_mask_bands: u64,
-    /// Number of time masks per row.
+    /// Time masks per row; at most 1000.
     pub time_masks: u64,
-    /// Maximum width of a time mask in frames.
+    /// Maximum width, in frames.
     pub time_mask_frames: u64,
-    /// Range of the factor by which all values are multiplied.
+    /// Range of the factor of all values.
     #[serde(deserialize_with = "exact::array")]
     pub amplitude: [f64; 2],
-    /// Maximum rotation in time in either direction, as a share of the row's length.
+    /// Maximum rotation in time, as a share of the length; 0 to 1.
     pub time_shift: f64,
-    /// Standard deviation of the added Gaussian noise.
+    /// Standard deviation of Gaussian noise; 0 or more.
     pub noise_std: f64,
-    /// Maximum shift along the frequency axis in either direction, in bands.
+    /// Maximum shift along the frequency axis.
     pub frequency_shift_bands: u64,
 }
 
@@ -549,35 +545,33 @@ pub enum Precision {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Train {
-    /// Number of passes over the training split.
+    /// Number of epochs.
     pub epochs: u64,
-    /// Maximum number of optimiser steps; unlimited if absent.
+    /// Maximum number of steps.
     pub steps: Option<u64>,
-    /// Number of epochs without an improvement of `select` before the run ends; 0 disables the early stop.
+    /// Epochs without a better `select` that end the run; 0 for never.
     pub early_stop: u64,
-    /// Metric that determines the early stop and the best checkpoint.
+    /// Validation score that selects the best epoch.
     pub select: Metric,
-    /// Target of `select`; if absent, the first target, or all targets for the loss.
+    /// Target of `select`. Default: the first; of `loss`, all.
     #[serde(skip_serializing_if = "is_default")]
     pub select_target: Option<String>,
-    /// Number of parts into which a rank's share of a batch is split; they are computed one after another before each
-    /// step.
+    /// Parts of a rank's batch that are computed in turn (gradient accumulation).
     pub micro_batches: usize,
-    /// Arithmetic precision.
+    /// `f32`, `bf16` (autocast, with weights in f32) or `f64`.
     pub precision: Precision,
-    /// True if matrix products in f32 use TF32 on CUDA.
+    /// True to use TF32 on a GPU.
     pub tf32: bool,
-    /// True to use only algorithms with bit-identical results.
+    /// True to use only deterministic operations.
     pub deterministic: bool,
-    /// Number of steps between checkpoints within an epoch; 0 writes checkpoints only at the end of each epoch.
+    /// Steps between checkpoints within an epoch; 0 for none.
     pub checkpoint_steps: u64,
-    /// Number of checkpoints to keep, in addition to the best one.
+    /// Checkpoints to keep, in addition to the best.
     pub keep: usize,
-    /// Decay of the exponential moving average of the weights, which is then evaluated and exported; no average if
-    /// absent.
+    /// Decay of a moving average of the weights; from 0 to below 1.
     #[serde(skip_serializing_if = "is_default")]
     pub ema_decay: Option<f64>,
-    /// True if each validation fits a temperature per target, by which logits are divided in evaluation and prediction.
+    /// True to fit a temperature per target on validation. Default: `false`.
     #[serde(skip_serializing_if = "is_default")]
     pub temperature_scaling: bool,
 }

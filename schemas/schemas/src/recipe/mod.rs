@@ -127,20 +127,22 @@ pub enum Subset {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CatalogSpec {
-    /// Kind of data set.
+    /// Kind of data set: `fma`, `folders` (one folder per genre), `images` (pictures, one folder per genre) or `table`
+    /// (a CSV, Parquet or JSON lines file with a column `clip_key`).
     pub dataset: Dataset,
-    /// Only for FMA: keeps the rows of this subset and of smaller ones.
+    /// Only for `fma`: rows of this subset and of smaller ones: `small` ⊂ `medium` ⊂ `large`. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subset: Option<Subset>,
-    /// True to drop rows without a file, in the last counted step (default). If false, they become
-    /// `missing_file` rejects.
+    /// True: rows without a file are dropped and counted, in a last step `audio`. False: they are rejects
+    /// (`missing_file`).
     #[serde(default = "yes")]
     pub require_audio: bool,
     /// Cleaning steps in order. Dropped rows are counted for each.
     #[serde(default)]
     pub clean: Vec<CleanStep>,
-    /// Form of the text file of `--metadata`. The usual form is not serialized, so that recipes without this section keep
-    /// their identities.
+    /// Form of the text file of `--metadata`, if it has more than a header and records.
+    ///
+    /// The usual form is not serialized, so that recipes without this section keep their identities.
     #[serde(default, skip_serializing_if = "crate::config::is_default")]
     pub csv: CsvSpec,
 }
@@ -149,11 +151,13 @@ pub struct CatalogSpec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CsvSpec {
-    /// Number of lines before the header, such as comments.
+    /// Number of lines before the header, such as comments. A `#` before the first name of the header is ignored in any
+    /// case.
     pub skip_lines: u32,
-    /// True if spaces around fields are not part of them.
+    /// True if spaces and tabs around a field, also outside of its quotes, are not part of it.
     pub trim: bool,
-    /// True if the last column contains a list: the last field of the header and all fields after it.
+    /// True if records may have more fields than the header: the last column is a list of its own field and all further
+    /// ones, without empty ones, or null.
     pub ragged: bool,
 }
 
@@ -161,12 +165,13 @@ pub struct CsvSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CleanStep {
-    /// Name of the cleaning step, shown with the count of dropped rows.
+    /// Name in counts and in `tracks_all.dropped_by`; not `subset` or `audio`.
     pub step: String,
-    /// SQL predicate; rows for which it is true are kept.
+    /// Condition in SQL; rows for which it is true stay. Either this key or `sql` is required.
     #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
     pub predicate: Option<String>,
-    /// Complete SQL query over `input` and the other tables.
+    /// Complete query that reads `input` (the rows so far) and the other tables of the data set. Its result is the
+    /// `input` of the next step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sql: Option<String>,
 }
@@ -175,11 +180,12 @@ pub struct CleanStep {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetSpec {
-    /// Name of the target's column in the feature rows.
+    /// Column with the class ids in the feature rows.
     pub name: String,
-    /// Column of the cleaned rows that contains the label as text.
+    /// Column of the cleaned rows with the label: a text, or an integer, whose digits are the class name; null is
+    /// unlabelled.
     pub column: String,
-    /// Class names in id order; if absent, the sorted labels of the rows.
+    /// Class names in the order of their ids. Default: the sorted labels of the rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<String>>,
 }
@@ -228,18 +234,20 @@ impl SplitRule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SplitSpec {
-    /// Rule that assigns rows to splits.
+    /// Rule that assigns rows to splits: `artist`, `official`, `column`, `stratified`, `segment` (needs
+    /// `audio.segment_s`, and `audio.segments_max` or `audio.duration_s`) or `segment_stretched` (also needs
+    /// `audio.stretch`).
     pub rule: SplitRule,
     /// Shares of training, validation and test; their sum is 1.
     #[serde(deserialize_with = "exact::array")]
     pub fractions: [f64; 3],
-    /// Seed of every hash by which rows are ordered.
+    /// Seed of every hash order: splits, shards, the order in shards, `--limit`. Another seed redraws all splits.
     pub seed: u64,
-    /// Name of the column for the rule `column`; not allowed with other rules.
+    /// Column that contains the splits. Only for the rule `column`, which requires it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
-    /// Copies of recordings that are assigned to the same split. They are found in an additional, counted pass over the
-    /// audio files.
+    /// Tracks that are in one split, only for the rules `artist` and `stratified`: `true`: with equal audio; `"near"`:
+    /// also with the same recording in another encoding or cut.
     pub group_duplicates: GroupDuplicates,
 }
 
@@ -314,36 +322,40 @@ impl Visitor<'_> for GroupDuplicatesVisitor {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AudioSpec {
-    /// Sample rate after resampling, in Hz.
+    /// Rate to which audio is resampled after downmix to mono, in Hz; 8000 to 48000.
     pub sample_rate_hz: u32,
-    /// Duration in seconds to which clips are zero-padded or cut; unchanged if absent.
+    /// Seconds to which clips are cut or zero-padded, 0.001 to 10800. Without it, tensors differ in length. Default:
+    /// the length of the clip.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_s: Option<f64>,
-    /// Minimum decoded duration in seconds; shorter clips are rejected.
+    /// Clips with fewer decoded seconds are rejected (`too_short`).
     pub min_duration_s: f64,
-    /// Maximum decoded duration in seconds; longer clips are rejected, unless `duration_s` cuts them. The default is
-    /// three hours, which is also the upper limit. The default is not serialized, so that recipes without this key keep
-    /// their identities.
+    /// Clips with more decoded seconds are rejected (`too_large`), unless `duration_s` cuts them; at most 10800.
+    /// Default: `10800.0`.
+    ///
+    /// The default is not serialized, so that recipes without this key keep their identities.
     #[serde(skip_serializing_if = "AudioSpec::is_default_max_duration")]
     pub max_duration_s: f64,
-    /// Maximum file size in bytes; larger files are rejected. [`FILE_BYTES_MAX`] if absent.
+    /// Larger files (in a zip: unpacked) are rejected (`too_large`). Default: 536870912, the maximum.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_file_bytes: Option<u64>,
-    /// Duration of a segment in seconds; if absent, the clip is a single segment.
+    /// Length of the segments of a clip in seconds, one row each; at least 0.001, and at most 100,000 segments per
+    /// clip. Default: one segment per clip.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_s: Option<f64>,
-    /// Distance between the starts of segments in seconds; `segment_s` if absent.
+    /// Seconds between the starts of two segments. Default: `segment_s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_hop_s: Option<f64>,
-    /// Maximum number of segments per clip.
+    /// Maximum number of segments per clip. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segments_max: Option<u32>,
-    /// Minimum duration in seconds of a shorter last segment to be padded; if absent, a shorter last segment is
-    /// dropped.
+    /// Seconds from which a shorter last segment is zero-padded instead of dropped. Default: it is dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_min_s: Option<f64>,
-    /// Time stretch factors in ascending order. Each adds rows to training clips. The factors do not affect the values
-    /// of unstretched rows, so they are not part of a `feature_id`.
+    /// Factors of stretched copies of training clips, such as `[0.85, 1.15]`: at most 8, from 0.25 to 4, not 1; above 1
+    /// is faster.
+    ///
+    /// Sorted in ascending order. They do not affect unstretched rows, so they are not part of a `feature_id`.
     #[serde(deserialize_with = "ascending", skip_serializing_if = "Vec::is_empty")]
     pub stretch: Vec<f64>,
     /// Decoder options.
@@ -355,10 +367,10 @@ pub struct AudioSpec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSpec {
-    /// Maximum file size in bytes; larger files are rejected. [`FILE_BYTES_MAX`] if absent.
+    /// Larger files are rejected (`too_large`). Default: 536870912, the maximum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_file_bytes: Option<u64>,
-    /// Maximum number of pixels; larger pictures are rejected. [`DECODED_PIXELS_MAX`] if absent.
+    /// Pictures of more pixels are rejected (`too_large`). Default: 67108864, the maximum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pixels: Option<u64>,
 }
@@ -379,7 +391,8 @@ impl ImageSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecodeSpec {
-    /// Decoding method.
+    /// `exact`, or `band`: for MP3 at twice `sample_rate_hz` or more, decodes only the frequencies that remain after
+    /// resampling; faster, with slightly different values.
     #[serde(default)]
     pub path: DecodePath,
 }
@@ -442,13 +455,13 @@ impl Default for AudioSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ShardSpec {
-    /// Maximum mean number of clips per shard.
+    /// Maximum mean number of clips per shard; up to 1048576.
     pub clips: usize,
-    /// Maximum number of rows per row group.
+    /// Maximum number of rows per row group, which a run holds in memory; up to 1048576.
     pub row_group_rows: usize,
     /// Compression of the Parquet pages.
     pub compression: Compression,
-    /// Column layout of tensors.
+    /// Form of a tensor: `binary` (one value per row, the fastest to read) or `list` (Parquet lists).
     pub layout: Layout,
 }
 

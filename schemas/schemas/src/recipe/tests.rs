@@ -187,8 +187,8 @@ fn shipped_recipes_are_found_by_name_and_valid() {
 #[test]
 fn documented_example_is_valid() {
     let page = include_str!("../../../../docs/recipes.md");
-    let (_, rest) = page.split_once("```toml\n").expect("an example");
-    let (example, _) = rest.split_once("```").expect("its end");
+    let (_, rest) = page.split_once("mine.toml <<'END'\n").expect("an example");
+    let (example, _) = rest.split_once("\nEND\n").expect("its end");
     assert_eq!(parse(example, &[]).expect("valid").name, "mine");
 }
 

@@ -71,7 +71,7 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
     );
     if mistakes.len() > MISTAKES_MAX {
         message += &format!(
-            " The {MISTAKES_MAX} with the highest confidence are shown; docs/trainer.md contains a query for all of \
+            " The {MISTAKES_MAX} with the highest confidence are shown; docs/training.md contains a query for all of \
              them."
         );
     }
