@@ -144,13 +144,13 @@ pub struct FeatureSpec {
     /// Colours: `magma`, `viridis`, `grey`. Default: `magma`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub colour_map: Option<Word<ColourMap>>,
-    /// Height in pixels, 1 to 8192; required for `image`. Default: a pixel per band.
+    /// Pixels, 1 to 8192. Default: a pixel per band.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
-    /// Width in pixels, 1 to 8192; required for `image`. Default: a pixel per frame.
+    /// Pixels, 1 to 8192. Default: a pixel per frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
-    /// Part of the picture that is used, in pixels: `[left, top, width, height]`. Default: the whole picture.
+    /// Part of the picture that is used, in pixels: `[left, top, width, height]`. Default: all.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",

@@ -56,7 +56,7 @@ fn defaults<T: Serialize + Default>() -> Value {
 
 /// Keys of features in a table of recipes.md; the other pages describe the keys of each operation.
 const OF_ALL: &[&str] = &["name", "op", "source", "stored"];
-const OF_PICTURES: &[&str] = &["height", "width", "crop", "filter"];
+const OF_PICTURES: &[&str] = &["crop", "filter"];
 /// Keys of features that are computed from another feature, in features.md.
 const OF_DERIVED: &[&str] = &[
     "source",

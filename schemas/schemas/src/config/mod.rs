@@ -58,20 +58,20 @@ pub struct Data {
     pub feature: Option<String>,
     /// Targets; `genres_all` has several labels per track. Default: the recipe's first.
     pub targets: Vec<String>,
-    /// Split rule: `official`, `stratified`, `artist`, `fold-I-of-K`, or `NAME` for a column `split_NAME` of `tracks`.
-    /// Default: the recipe's.
+    /// `official`, `stratified`, `artist`, `fold-I-of-K`, or `NAME` for a column `split_NAME` of `tracks`. Default: the
+    /// recipe's rule.
     pub split: Option<String>,
     /// Rows per optimiser step, over all ranks and micro-batches.
     pub batch_size: usize,
     /// Row groups per shuffled window.
     pub shuffle_window: usize,
-    /// True to leave out the last, smaller batch of an epoch.
+    /// True to leave out a last, smaller batch.
     pub drop_last: bool,
-    /// True to normalize bands by the manifest's mean and standard deviation.
+    /// True to normalize bands by the manifest's statistics.
     pub normalize: bool,
     /// Frames to which rows are cut or zero-padded; required if lengths differ.
     pub frames: Option<usize>,
-    /// Prefixes of columns of `fma_features`, for `fusion` and for `mlp-*` without statistics.
+    /// Prefixes of columns of `fma_features`, for `fusion` and `mlp-*`.
     pub metadata: Vec<String>,
     /// True to skip and count damaged row groups and files.
     pub skip_damaged: bool,
@@ -118,7 +118,7 @@ pub struct Model {
     pub name: String,
     /// Dropout rate. Default: the architecture's.
     pub dropout: Option<f64>,
-    /// Initial weights: safetensors, named as by torchvision (`resnet50`) or timm (`xception`). The head is random.
+    /// Initial weights: safetensors, named as by torchvision or timm. The head is random.
     pub init: Option<PathBuf>,
     /// True to train only the head.
     pub freeze: bool,
@@ -330,11 +330,11 @@ impl Default for StepLr {
 pub struct Plateau {
     /// Score that has to improve.
     pub metric: Metric,
-    /// Epochs without improvement before a reduction (torch's 10 would exceed the early stop).
+    /// Epochs without improvement before a reduction.
     pub patience: u64,
     /// Factor of each reduction; from 0 to below 1.
     pub factor: f64,
-    /// Smallest relative improvement; 0 or more.
+    /// Smallest relative improvement.
     pub threshold: f64,
 }
 
@@ -457,7 +457,8 @@ pub struct Loss {
     pub label_smoothing: f64,
     /// α of mix-up; 0 for none.
     pub mixup: f64,
-    /// Weights of positive labels, for several labels per row: `none` or `balanced`. Default: `"none"`.
+    /// Weights of positive labels of `genres_all`: `none`, or `balanced`: (n − n of the class) / n of the class.
+    /// Default: `"none"`.
     #[serde(skip_serializing_if = "is_default")]
     pub pos_weight: PosWeight,
     /// γ of the focal loss; 0 for none. Default: `0.0`.
@@ -505,9 +506,9 @@ pub struct Augment {
     /// Range of the factor of all values.
     #[serde(deserialize_with = "exact::array")]
     pub amplitude: [f64; 2],
-    /// Maximum rotation in time, as a share of the length; 0 to 1.
+    /// Maximum rotation, as a share of the length.
     pub time_shift: f64,
-    /// Standard deviation of Gaussian noise; 0 or more.
+    /// Standard deviation of Gaussian noise.
     pub noise_std: f64,
     /// Maximum shift along the frequency axis.
     pub frequency_shift_bands: u64,
@@ -556,9 +557,9 @@ pub struct Train {
     /// Target of `select`. Default: the first; of `loss`, all.
     #[serde(skip_serializing_if = "is_default")]
     pub select_target: Option<String>,
-    /// Parts of a rank's batch that are computed in turn (gradient accumulation).
+    /// Parts of a rank's batch, computed in turn (gradient accumulation).
     pub micro_batches: usize,
-    /// `f32`, `bf16` (autocast, with weights in f32) or `f64`.
+    /// `f32`, `bf16` (autocast) or `f64`.
     pub precision: Precision,
     /// True to use TF32 on a GPU.
     pub tf32: bool,

@@ -127,14 +127,13 @@ pub enum Subset {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CatalogSpec {
-    /// Kind of data set: `fma`, `folders` (one folder per genre), `images` (pictures, one folder per genre) or `table`
-    /// (a CSV, Parquet or JSON lines file with a column `clip_key`).
+    /// `fma`, `folders` (one folder per genre), `images` (pictures, one folder per genre) or `table` (a file with a
+    /// column `clip_key`).
     pub dataset: Dataset,
-    /// Only for `fma`: rows of this subset and of smaller ones: `small` ⊂ `medium` ⊂ `large`. Default: all.
+    /// Only for `fma`: `small` ⊂ `medium` ⊂ `large`. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subset: Option<Subset>,
-    /// True: rows without a file are dropped and counted, in a last step `audio`. False: they are rejects
-    /// (`missing_file`).
+    /// True: rows without a file are dropped and counted. False: they are rejects (`missing_file`).
     #[serde(default = "yes")]
     pub require_audio: bool,
     /// Cleaning steps in order. Dropped rows are counted for each.
@@ -151,13 +150,12 @@ pub struct CatalogSpec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CsvSpec {
-    /// Number of lines before the header, such as comments. A `#` before the first name of the header is ignored in any
-    /// case.
+    /// Number of lines before the header, whose first name may follow a `#`.
     pub skip_lines: u32,
-    /// True if spaces and tabs around a field, also outside of its quotes, are not part of it.
+    /// True if spaces and tabs around a field are not part of it.
     pub trim: bool,
     /// True if records may have more fields than the header: the last column is a list of its own field and all further
-    /// ones, without empty ones, or null.
+    /// ones, without empty ones.
     pub ragged: bool,
 }
 
@@ -167,11 +165,10 @@ pub struct CsvSpec {
 pub struct CleanStep {
     /// Name in counts and in `tracks_all.dropped_by`; not `subset` or `audio`.
     pub step: String,
-    /// Condition in SQL; rows for which it is true stay. Either this key or `sql` is required.
+    /// Condition in SQL; rows for which it is true stay.
     #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
     pub predicate: Option<String>,
-    /// Complete query that reads `input` (the rows so far) and the other tables of the data set. Its result is the
-    /// `input` of the next step.
+    /// Query that reads `input` (the rows so far) and the other tables of the data set; its result is the next `input`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sql: Option<String>,
 }
@@ -182,8 +179,7 @@ pub struct CleanStep {
 pub struct TargetSpec {
     /// Column with the class ids in the feature rows.
     pub name: String,
-    /// Column of the cleaned rows with the label: a text, or an integer, whose digits are the class name; null is
-    /// unlabelled.
+    /// Column of the cleaned rows with the label: a text, an integer, or null (unlabelled).
     pub column: String,
     /// Class names in the order of their ids. Default: the sorted labels of the rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,20 +230,19 @@ impl SplitRule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SplitSpec {
-    /// Rule that assigns rows to splits: `artist`, `official`, `column`, `stratified`, `segment` (needs
-    /// `audio.segment_s`, and `audio.segments_max` or `audio.duration_s`) or `segment_stretched` (also needs
-    /// `audio.stretch`).
+    /// `artist`, `official`, `column`, `stratified`, `segment` (needs `audio.segment_s`, and `audio.segments_max` or
+    /// `audio.duration_s`; excludes `audio.stretch`) or `segment_stretched` (needs `audio.stretch` too).
     pub rule: SplitRule,
     /// Shares of training, validation and test; their sum is 1.
     #[serde(deserialize_with = "exact::array")]
     pub fractions: [f64; 3],
-    /// Seed of every hash order: splits, shards, the order in shards, `--limit`. Another seed redraws all splits.
+    /// Seed of splits, shards, the order in shards and `--limit`.
     pub seed: u64,
-    /// Column that contains the splits. Only for the rule `column`, which requires it.
+    /// Column that contains the splits, for the rule `column`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
-    /// Tracks that are in one split, only for the rules `artist` and `stratified`: `true`: with equal audio; `"near"`:
-    /// also with the same recording in another encoding or cut.
+    /// Tracks that are in one split, for the rules `artist` and `stratified`: `true`: with equal audio; `"near"`: also
+    /// with the same recording in another encoding or cut.
     pub group_duplicates: GroupDuplicates,
 }
 
@@ -322,10 +317,9 @@ impl Visitor<'_> for GroupDuplicatesVisitor {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AudioSpec {
-    /// Rate to which audio is resampled after downmix to mono, in Hz; 8000 to 48000.
+    /// Rate of the mono samples, in Hz; 8000 to 48000.
     pub sample_rate_hz: u32,
-    /// Seconds to which clips are cut or zero-padded, 0.001 to 10800. Without it, tensors differ in length. Default:
-    /// the length of the clip.
+    /// Seconds to which clips are cut or zero-padded, 0.001 to 10800. Default: the length of the clip.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_s: Option<f64>,
     /// Clips with fewer decoded seconds are rejected (`too_short`).
@@ -339,11 +333,11 @@ pub struct AudioSpec {
     /// Larger files (in a zip: unpacked) are rejected (`too_large`). Default: 536870912, the maximum.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_file_bytes: Option<u64>,
-    /// Length of the segments of a clip in seconds, one row each; at least 0.001, and at most 100,000 segments per
-    /// clip. Default: one segment per clip.
+    /// Length of segments in seconds, one row each; from 0.001, at most 100,000 per clip. Default: one segment per
+    /// clip.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_s: Option<f64>,
-    /// Seconds between the starts of two segments. Default: `segment_s`.
+    /// Seconds between the starts of segments. Default: `segment_s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_hop_s: Option<f64>,
     /// Maximum number of segments per clip. Default: all.
@@ -352,8 +346,7 @@ pub struct AudioSpec {
     /// Seconds from which a shorter last segment is zero-padded instead of dropped. Default: it is dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub segment_min_s: Option<f64>,
-    /// Factors of stretched copies of training clips, such as `[0.85, 1.15]`: at most 8, from 0.25 to 4, not 1; above 1
-    /// is faster.
+    /// Factors of stretched copies of training clips: at most 8, from 0.25 to 4, not 1; above 1 is faster.
     ///
     /// Sorted in ascending order. They do not affect unstretched rows, so they are not part of a `feature_id`.
     #[serde(deserialize_with = "ascending", skip_serializing_if = "Vec::is_empty")]
@@ -391,8 +384,8 @@ impl ImageSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecodeSpec {
-    /// `exact`, or `band`: for MP3 at twice `sample_rate_hz` or more, decodes only the frequencies that remain after
-    /// resampling; faster, with slightly different values.
+    /// `exact`, or `band`: decodes only the frequencies of an MP3 that remain after resampling; faster, with slightly
+    /// different values.
     #[serde(default)]
     pub path: DecodePath,
 }
@@ -457,7 +450,7 @@ impl Default for AudioSpec {
 pub struct ShardSpec {
     /// Maximum mean number of clips per shard; up to 1048576.
     pub clips: usize,
-    /// Maximum number of rows per row group, which a run holds in memory; up to 1048576.
+    /// Maximum number of rows per row group, which is held in memory; up to 1048576.
     pub row_group_rows: usize,
     /// Compression of the Parquet pages.
     pub compression: Compression,
