@@ -10,17 +10,11 @@ use wavemill_schemas::version_name::VersionName;
 
 use crate::{dataset, errors};
 
-/// Returns the number of the version with this number or tag, or of the latest one.
+/// Returns the number of the version with this number or tag, or of `latest`.
 #[pyfunction]
-pub(crate) fn resolve_version(
-    py: Python<'_>,
-    root: PathBuf,
-    version: Option<&str>,
-) -> PyResult<u64> {
-    let name = version
-        .map(|name| parsed(py, "version", name))
-        .transpose()?;
-    let opened = py.detach(|| Store::open(&root, name.as_ref()));
+pub(crate) fn resolve_version(py: Python<'_>, root: PathBuf, version: &str) -> PyResult<u64> {
+    let name = parsed(py, "version", version)?;
+    let opened = py.detach(|| Store::open(&root, Some(&name)));
     match opened {
         Ok(store) => Ok(store.version()),
         Err(error) => Err(dataset::exception(py, &error)),

@@ -123,7 +123,7 @@ def open_store(path: str | os.PathLike[str], version: int | str = "latest") -> S
     """
     # A relative path would be another one after a change of the working directory.
     root = absolute(path)
-    return Store(root, _wavemill.resolve_version(root, None if version == "latest" else str(version)))
+    return Store(root, _wavemill.resolve_version(root, str(version)))
 
 
 def object_store_traffic() -> dict[str, float]:

@@ -22,14 +22,14 @@ impl StoreFolder {
         self.tags_folder().join(tag.as_str())
     }
 
-    /// Resolves a version name to a version number. `None` means the latest version and is returned unchanged. If the
-    /// name is a number, this function does not check that the version exists.
+    /// Resolves a version name to a version number, or to `None` for the latest version, which is also the version
+    /// without a name. If the name is a number, this function does not check that the version exists.
     ///
     /// # Errors
     /// [`StoreError::Absent`] if there is no such tag, [`StoreError::Tag`] if its file is damaged, [`StoreError::Io`].
     pub fn resolve(&self, name: Option<&VersionName>) -> Result<Option<u64>, StoreError> {
         match name {
-            None => Ok(None),
+            None | Some(VersionName::Latest) => Ok(None),
             Some(VersionName::Number(number)) => Ok(Some(*number)),
             Some(VersionName::Tag(tag)) => self.resolve_tag(tag).map(Some),
         }

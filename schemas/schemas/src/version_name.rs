@@ -1,4 +1,4 @@
-//! Names of store versions: a number or a tag.
+//! Names of store versions: a number, a tag, or `latest`.
 //!
 //! A tag is a file next to the versions, [`TAGS_FOLDER`]`/NAME`, that contains a version number and its checksum. Tags are
 //! not part of a version: a tag can be moved to another version, while a number always refers to the same one. The
@@ -9,6 +9,9 @@ use std::str::FromStr;
 
 use crate::exit::PlainError;
 use crate::manifest::sealed;
+
+/// Folder of the manifests of all versions, relative to the store.
+pub const VERSIONS_FOLDER: &str = "_wavemill/versions";
 
 /// Folder of the tags, relative to the store.
 pub const TAGS_FOLDER: &str = "_wavemill/tags";
@@ -23,6 +26,13 @@ const TAG_CHARS_MAX: usize = 64;
 const CHARACTERS: &str = "a tag has at most 64 letters (a-z, A-Z), digits, `.`, `_` and `-`, and starts with a letter or a \
                           digit";
 
+/// Name of the latest version.
+const LATEST: &str = "latest";
+
+/// Message for a tag with the name of the latest version.
+const LATEST_TAG: &str =
+    "`latest` always names the latest version: choose another name for the tag";
+
 /// Message for a text of digits only, which is a version number and not a tag.
 const ALL_DIGITS: &str = "a name of digits only is a version number: a tag needs another character";
 
@@ -32,7 +42,7 @@ const TOO_LARGE: &str = "the version number is too large";
 /// Maximum number of tags listed in an error message.
 const NAMED_MAX: usize = 10;
 
-/// A valid tag: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, but not only digits. It is therefore a valid name of a visible file,
+/// A valid tag: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, but not only digits, and not `latest`. It is therefore a valid name of a visible file,
 /// and not a number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TagName(String);
@@ -59,6 +69,9 @@ impl FromStr for TagName {
         if is_number(text) {
             return Err(PlainError::usage(ALL_DIGITS));
         }
+        if text == LATEST {
+            return Err(PlainError::usage(LATEST_TAG));
+        }
         Ok(Self(text.to_owned()))
     }
 }
@@ -74,6 +87,8 @@ impl fmt::Display for TagName {
 pub enum VersionName {
     /// Number of the version, from 1.
     Number(u64),
+    /// The latest version: another one after each commit.
+    Latest,
     /// Tag of the version; it may refer to another version later.
     Tag(TagName),
 }
@@ -86,6 +101,9 @@ impl FromStr for VersionName {
             let number = text.parse().map_err(|_| PlainError::usage(TOO_LARGE))?;
             return Ok(Self::Number(number));
         }
+        if text == LATEST {
+            return Ok(Self::Latest);
+        }
         Ok(Self::Tag(text.parse()?))
     }
 }
@@ -94,6 +112,7 @@ impl fmt::Display for VersionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(number) => write!(f, "{number}"),
+            Self::Latest => f.write_str(LATEST),
             Self::Tag(tag) => write!(f, "{tag}"),
         }
     }
@@ -158,6 +177,8 @@ mod tests {
             let refused = bad.parse::<TagName>().expect_err(bad);
             assert_eq!(refused.to_string(), CHARACTERS, "{bad:?}");
         }
+        let latest = "latest".parse::<TagName>().expect_err("no tag");
+        assert_eq!(latest.to_string(), LATEST_TAG);
         for number in ["0", "7", "2026", "99999999999999999999999"] {
             let refused = number.parse::<TagName>().expect_err(number);
             assert_eq!(refused.to_string(), ALL_DIGITS);
@@ -168,6 +189,11 @@ mod tests {
     fn a_version_is_named_by_number_or_tag() {
         let number: VersionName = "007".parse().expect("a number");
         assert_eq!(number, VersionName::Number(7));
+        let latest: VersionName = "latest".parse().expect("a name");
+        assert_eq!(
+            (&latest, latest.to_string()),
+            (&VersionName::Latest, LATEST.to_owned())
+        );
         let tag: VersionName = "7a".parse().expect("a tag");
         assert!(matches!(&tag, VersionName::Tag(name) if name.as_str() == "7a"));
         assert_eq!(

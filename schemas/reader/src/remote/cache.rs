@@ -17,12 +17,12 @@ use wavemill_schemas::durable::{TemporaryPath, if_there, random_token};
 use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::manifest::FileEntry;
 use wavemill_schemas::size::parse_bytes;
-use wavemill_schemas::version_name::TAGS_FOLDER;
+use wavemill_schemas::version_name::{TAGS_FOLDER, VERSIONS_FOLDER};
 
 use crate::remote::{Download, Found, Remote, RemoteError, of_process};
 
 /// Folders of a store's versions and tags, which are copied whole.
-const VERSION_FOLDERS: [&str; 2] = ["_wavemill/versions", TAGS_FOLDER];
+const VERSION_FOLDERS: [&str; 2] = [VERSIONS_FOLDER, TAGS_FOLDER];
 /// Folder of the plans' data, whose files are copied when they are needed.
 const DATA_FOLDER: &str = "data";
 /// Default limit of all copies in bytes: 50 GiB.
