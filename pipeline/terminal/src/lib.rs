@@ -12,7 +12,7 @@ pub mod output;
 
 use std::any::TypeId;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -20,6 +20,7 @@ use clap::{ArgMatches, Command, FromArgMatches};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wavemill_schemas::exit::Kind;
 use wavemill_schemas::local_path::require_local;
+use wavemill_schemas::version_name::VERSIONS_FOLDER;
 
 use output::OutputArgs;
 
@@ -48,7 +49,13 @@ pub fn parse(
     // Only the first command line sets the program's name.
     let _ = PROGRAM.set(command.get_name().to_owned());
 
-    let parsed = command.try_get_matches_from(args).and_then(|matches| {
+    let words: Vec<OsString> = args.into_iter().collect();
+    let parsed = command.clone().try_get_matches_from(&words);
+    let parsed = parsed.or_else(|error| {
+        let again = with_store_option(&words).map(|words| command.try_get_matches_from(words));
+        again.and_then(Result::ok).ok_or(error)
+    });
+    let parsed = parsed.and_then(|matches| {
         OutputArgs::from_arg_matches(&matches)?.set();
         Ok(matches)
     });
@@ -58,6 +65,21 @@ pub fn parse(
         let code = error.exit_code().try_into();
         code.unwrap_or(Kind::Usage.exit_code())
     })
+}
+
+/// Returns a command line that cannot be parsed with `--store` before its first word that is the folder of a store, so
+/// that `wavemill verify store` has the only meaning that it can have. Returns `None` if there is no such word, or another
+/// store is given.
+fn with_store_option(words: &[OsString]) -> Option<Vec<OsString>> {
+    let is_option = |word: &OsString| word.to_string_lossy().split('=').next() == Some("--store");
+    if words.iter().any(is_option) {
+        return None;
+    }
+    let is_store = |word: &OsString| Path::new(word).join(VERSIONS_FOLDER).is_dir();
+    let place = words.iter().position(is_store)?;
+    let mut words = words.to_vec();
+    words.insert(place, "--store".into());
+    Some(words)
 }
 
 /// Returns the name of this program, which is the prefix of its messages.
@@ -75,4 +97,52 @@ pub fn with_local_paths(command: Command) -> Command {
         arg.value_parser(PathBufValueParser::new().try_map(require_local))
     });
     command.mut_subcommands(with_local_paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Arg, Args as _};
+
+    use super::*;
+
+    #[test]
+    fn stores_are_also_given_by_position() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().to_str().unwrap();
+        let stores = |words: &[&str]| {
+            let reads = Command::new("sql").args([
+                Arg::new("store").long("store").required(true),
+                Arg::new("query"),
+                Arg::new("x").long("x"),
+            ]);
+            let program = OutputArgs::augment_args(Command::new("wavemill")).subcommand(reads);
+            let parsed = parse(program, words.iter().map(OsString::from))?;
+            let (_, reads) = parsed.subcommand().unwrap();
+            let value = |name| reads.get_one::<String>(name).cloned();
+            Ok([value("store"), value("query")])
+        };
+
+        assert_eq!(stores(&["wavemill", "sql", store, "SELECT 1"]), Err(2));
+
+        std::fs::create_dir_all(folder.path().join(VERSIONS_FOLDER)).unwrap();
+        let query = Some("SELECT 1".to_owned());
+        for words in [
+            &["wavemill", "sql", store, "SELECT 1"][..],
+            &["wavemill", "sql", "SELECT 1", store],
+            &["wavemill", "sql", "--store", store, "SELECT 1"],
+        ] {
+            let want = Ok([Some(store.to_owned()), query.clone()]);
+            assert_eq!(stores(words), want, "{words:?}");
+        }
+        assert_eq!(
+            stores(&["wavemill", "sql", store]),
+            Ok([Some(store.to_owned()), None])
+        );
+        for wrong in [
+            &["wavemill", "sql", "--x", store, "SELECT 1"][..],
+            &["wavemill", "sql", "--store", "a", "SELECT 1", store],
+        ] {
+            assert_eq!(stores(wrong), Err(2), "{wrong:?}");
+        }
+    }
 }
