@@ -22,6 +22,7 @@ use std::path::{Component, Path, PathBuf};
 use fail::fail_point;
 use wavemill_schemas::local_path::scheme;
 use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::version_name::VERSIONS_FOLDER;
 
 pub use error::StoreError;
 pub use links::{LINK_PROBLEM, is_of_plan};
@@ -32,6 +33,9 @@ pub use remote::{
 
 /// Largest number of a version: the names of manifests have eight digits.
 pub const VERSION_MAX: u64 = 99_999_999;
+
+/// Maximum number of stores that an error names.
+const NAMED_MAX: usize = 3;
 
 /// A folder that contains versions of a feature store, or will contain them.
 #[derive(Clone, Debug)]
@@ -122,9 +126,25 @@ impl StoreFolder {
     }
 
     fn missing(&self) -> StoreError {
-        let problem = "no store with a committed version: check --store, or run `wavemill extract` (again if it was \
-                       interrupted)";
+        let remedy = self.near().unwrap_or_else(|| {
+            "check --store, or run `wavemill extract` (again if it was interrupted)".to_owned()
+        });
+        let problem = format!("no store with a committed version: {remedy}");
         StoreError::absent(self.place(), problem)
+    }
+
+    /// Returns the remedy for a path of no store if there are stores near it: the folders around it, or its subfolders.
+    fn near(&self) -> Option<String> {
+        let around = self.root.ancestors().skip(1).map(Path::to_owned);
+        let below = list(&self.root).unwrap_or_default();
+        let mut stores = around.chain(below).collect::<Vec<_>>();
+        stores.retain(|folder| folder.is_dir() && folder.join(VERSIONS_FOLDER).is_dir());
+        stores.truncate(NAMED_MAX);
+        let stores: Vec<_> = stores
+            .iter()
+            .map(|store| store.display().to_string())
+            .collect();
+        (!stores.is_empty()).then(|| format!("did you mean {}?", stores.join(" or ")))
     }
 
     /// Returns the store's root folder, or the folder with local copies of its files.
@@ -163,7 +183,7 @@ impl StoreFolder {
 
     /// Returns the folder of the store's manifests.
     pub fn versions_folder(&self) -> PathBuf {
-        self.root.join("_wavemill/versions")
+        self.root.join(VERSIONS_FOLDER)
     }
 
     /// Returns the path of a version's manifest, which need not exist.
@@ -177,7 +197,8 @@ impl StoreFolder {
     /// [`StoreError::Absent`] if the path is a file.
     pub fn require_folder(&self) -> Result<(), StoreError> {
         if self.root.is_file() {
-            let problem = "is a file, not the folder of a store: check --store";
+            let remedy = self.near().unwrap_or_else(|| "check --store".to_owned());
+            let problem = format!("is a file, not the folder of a store: {remedy}");
             return Err(StoreError::absent(&self.root, problem));
         }
         Ok(())
@@ -430,6 +451,45 @@ mod tests {
             ("0000003.json", None),
         ] {
             assert_eq!(version_of(Path::new(name)), version, "{name}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_stores_around_and_below_a_path() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = folder.path().display();
+        for store in ["a/one", "a/two"] {
+            fs::create_dir_all(folder.path().join(store).join(VERSIONS_FOLDER)).expect("folders");
+        }
+        fs::write(folder.path().join("a/one/_wavemill/lock"), "").expect("a file");
+
+        let no_store = "no store with a committed version";
+        for (path, want) in [
+            (
+                "a/one/_wavemill",
+                format!("{no_store}: did you mean {at}/a/one?"),
+            ),
+            (
+                "a/one/data/none",
+                format!("{no_store}: did you mean {at}/a/one?"),
+            ),
+            (
+                "a",
+                format!("{no_store}: did you mean {at}/a/one or {at}/a/two?"),
+            ),
+            (
+                "a/one/_wavemill/lock",
+                format!("is a file, not the folder of a store: did you mean {at}/a/one?"),
+            ),
+            (
+                "b",
+                format!(
+                    "{no_store}: check --store, or run `wavemill extract` (again if it was interrupted)"
+                ),
+            ),
+        ] {
+            let error = StoreFolder::open(&folder.path().join(path)).expect_err(path);
+            assert_eq!(error.to_string(), format!("{at}/{path}: {want}"));
         }
     }
 
