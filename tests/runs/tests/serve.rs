@@ -754,7 +754,7 @@ fn startup_errors_are_reported() -> Result<(), Failed> {
     let folder = scratch("serve-start");
     serve(&folder.join("none"), &[])
         .exits(2)?
-        .says(&["not a run of wavemill-train"])?;
+        .says(&["not a run (there is no such folder)"])?;
     let twice = trained().to_string_lossy();
     serve(trained(), &["--run", twice.as_ref()])
         .exits(2)?

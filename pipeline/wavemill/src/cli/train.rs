@@ -10,6 +10,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
+use wavemill_schemas::run::RunDir;
 use wavemill_schemas::text::shown_lines;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::ChildGuard;
@@ -180,12 +181,13 @@ impl PredictCommand {
 /// Returns the name of the feature that the model of a run reads.
 ///
 /// # Errors
-/// [`UsageError`] if the folder is not a run.
+/// `RunFilesError` if the folder is not a run, or [`UsageError`] if the run has not recorded its input.
 pub(super) fn feature_of(run: &Path) -> Result<String> {
+    RunDir::open(run)?;
     let input = run.join("input.json");
     let file = File::open(&input).map_err(|error| {
         UsageError(format!(
-            "--run {}: not a run of wavemill-train: {}: {error}",
+            "--run {}: the run is not complete: {}: {error}",
             run.display(),
             input.display()
         ))

@@ -26,9 +26,9 @@ pub enum RunFilesError {
     /// The folder for a new run already contains a run.
     #[error("{path}: a run already exists; continue it with --resume, or choose another id")]
     Exists { path: PathBuf },
-    /// The folder does not contain a run.
-    #[error("{path}: not a run (no config.toml)")]
-    Missing { path: PathBuf },
+    /// The folder does not contain a run, but what `found` says.
+    #[error("{path}: not a run ({found})")]
+    Missing { path: PathBuf, found: String },
     /// Any other error, for example of an invalid name for a run.
     #[error(transparent)]
     Other(#[from] PlainError),

@@ -12,7 +12,9 @@ use crate::canonical;
 use crate::durable::{TemporaryPath, if_there, make_folder};
 use crate::exit::PlainError;
 use crate::settings;
+use crate::version_name::VERSIONS_FOLDER;
 
+const CONFIG: &str = "config.toml";
 const RESULT: &str = "result.json";
 const TRAINING_LIST: &str = "training.parquet";
 /// Prefix of the names of TensorBoard event files.
@@ -20,7 +22,7 @@ const EVENTS: &str = "events.out.tfevents.";
 /// Names of other files that a run writes before its first checkpoint. The ranks of a run look for `.ranks` at the
 /// start.
 const BEGINNING: [&str; 11] = [
-    "config.toml",
+    CONFIG,
     "config.tmp",
     "input.json",
     "input.tmp",
@@ -46,6 +48,30 @@ const BEGINNING: [&str; 11] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunDir {
     path: PathBuf,
+}
+
+/// Maximum number of runs that an error names.
+const NAMED_MAX: usize = 5;
+
+/// Describes a folder that is not the folder of a run.
+fn found_in(path: &Path) -> String {
+    if !path.exists() {
+        return "there is no such folder".to_owned();
+    }
+    if path.join(VERSIONS_FOLDER).is_dir() {
+        return "this is a store: give it with --store".to_owned();
+    }
+
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut runs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    runs.retain(|run| run.join(CONFIG).is_file());
+    runs.sort();
+    runs.truncate(NAMED_MAX);
+    let runs: Vec<String> = runs.iter().map(|run| run.display().to_string()).collect();
+    match runs.is_empty() {
+        true => format!("no {CONFIG}"),
+        false => format!("choose one of its runs: {}", runs.join(", ")),
+    }
 }
 
 /// Returns the prefix of the ids of runs of `model`: its name and the first 8 hex digits of the configuration's hash.
@@ -175,6 +201,7 @@ impl RunDir {
         } else {
             Err(RunFilesError::Missing {
                 path: path.to_owned(),
+                found: found_in(path),
             })
         }
     }
@@ -193,7 +220,7 @@ impl RunDir {
 
     /// Returns the path of the run's configuration.
     pub fn config(&self) -> PathBuf {
-        self.path.join("config.toml")
+        self.path.join(CONFIG)
     }
 
     /// Returns the path of the run's log.
@@ -216,7 +243,7 @@ impl RunDir {
     /// # Errors
     /// [`RunFilesError::Io`] if the file cannot be written.
     pub fn write_config(&self, text: &str) -> Result<(), RunFilesError> {
-        self.write_text("config.toml", text)
+        self.write_text(CONFIG, text)
     }
 
     /// Returns the text of the run's configuration.
@@ -348,6 +375,34 @@ mod tests {
             ),
             ("seed = 1\n", true)
         );
+    }
+
+    #[test]
+    fn errors_describe_a_folder_that_is_no_run() {
+        let root = tempfile::tempdir().unwrap();
+        let at = root.path().display();
+        for name in ["empty", "runs/b", "runs/a", "store/_wavemill/versions"] {
+            fs::create_dir_all(root.path().join(name)).unwrap();
+        }
+        for run in ["runs/a", "runs/b"] {
+            fs::write(root.path().join(run).join(CONFIG), "").unwrap();
+        }
+
+        for (name, found) in [
+            ("none", "there is no such folder".to_owned()),
+            ("empty", "no config.toml".to_owned()),
+            ("store", "this is a store: give it with --store".to_owned()),
+            (
+                "runs",
+                format!("choose one of its runs: {at}/runs/a, {at}/runs/b"),
+            ),
+        ] {
+            let error = RunDir::open(&root.path().join(name)).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("{at}/{name}: not a run ({found})")
+            );
+        }
     }
 
     #[test]
