@@ -5,7 +5,6 @@ use std::fmt::Display;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
-use datafusion::sql::sqlparser::parser::ParserError;
 use wavemill_schemas::exit::{Classified, Kind};
 use wavemill_source::SourceError;
 
@@ -54,19 +53,6 @@ pub enum CatalogError {
     /// An arrow kernel failed.
     #[error("catalog columns")]
     Arrow(#[from] ArrowError),
-}
-
-impl From<ParserError> for CatalogError {
-    fn from(error: ParserError) -> Self {
-        Self::Unusable(match error {
-            ParserError::RecursionLimitExceeded => {
-                "the statement is nested too deeply: parentheses and calls may have about 45 levels, and subqueries 12 to \
-                 20: move inner ones to queries of WITH"
-                    .to_owned()
-            }
-            syntax => syntax.to_string(),
-        })
-    }
 }
 
 impl Classified for CatalogError {

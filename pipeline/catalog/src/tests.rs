@@ -375,7 +375,7 @@ fn a_condition_that_ends_its_brackets_is_an_error() {
         let message = step_error(keep("five", condition));
         assert!(
             message.contains("`five`")
-                && message.contains("Expected: end of the condition, found: )"),
+                && message.contains("expected end of the condition, found )"),
             "{message}"
         );
     }

@@ -8,12 +8,12 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::dialect::{BoundedDialect, GivenUp};
 use super::limits::{DEPTH_MAX, check, require_shallow_part};
-use super::refused;
+use super::{refused, unparsed};
 use crate::error::CatalogError;
 
 /// Maximum depth of brackets of all kinds. The parser limits expressions in parentheses to about 45, but not types such
@@ -66,15 +66,20 @@ pub fn require_expression(sql: &str) -> Result<(), CatalogError> {
     with_stack(sql, || {
         let dialect = BoundedDialect::new(sql);
         require_shallow_brackets(&dialect, sql)?;
-        let mut parser = Parser::new(&dialect).try_with_sql(sql)?;
-        let expression = parser.parse_expr()?;
-
-        let next = parser.next_token();
-        if next.token != Token::EOF {
-            return Ok(parser.expected("end of the condition", next)?);
-        }
+        let expression = parsed_expression(&dialect, sql).map_err(|error| unparsed(&error, sql))?;
         require_shallow_part(&expression)
     })
+}
+
+fn parsed_expression(dialect: &dyn Dialect, sql: &str) -> Result<ast::Expr, ParserError> {
+    let mut parser = Parser::new(dialect).try_with_sql(sql)?;
+    let expression = parser.parse_expr()?;
+
+    let next = parser.next_token();
+    if next.token != Token::EOF {
+        return parser.expected("end of the condition", next);
+    }
+    Ok(expression)
 }
 
 /// Calls `read` with the stack that parsing `sql` takes.
@@ -107,7 +112,7 @@ fn parsed(sql: &str) -> Result<VecDeque<Statement>, CatalogError> {
         .with_dialect(&dialect)
         .build()
         .and_then(|mut parser| parser.parse_statements())
-        .map_err(|error| refused(&error))?;
+        .map_err(|error| refused(&error, sql))?;
     statements.iter().try_for_each(check)?;
     Ok(statements)
 }
@@ -167,9 +172,31 @@ mod tests {
 
     #[test]
     fn syntax_errors_are_those_of_the_parser() {
-        for sql in ["SELECT 1 SELECT 2", "SELECT 1)", "SELECT 1 FROM"] {
+        let long = format!("SELECT {} FROM a\nWHERE", "b, ".repeat(40));
+        for (sql, want) in [
+            (
+                "SELECT 1 SELECT 2",
+                "SQL, line 1, column 10: expected end of statement, found SELECT",
+            ),
+            (
+                "SELECT 1\nFROM a)",
+                "SQL, line 2, column 7: expected end of statement, found )",
+            ),
+            (
+                "SELECT 'a",
+                "SQL, line 1, column 8: Unterminated string literal",
+            ),
+            (
+                "SELECT 1 FROM",
+                "the SQL is incomplete, after `SELECT 1 FROM`: expected identifier",
+            ),
+            (
+                &long,
+                "the SQL is incomplete, after `… b, b, b, b, b, b, b, b, b, FROM a WHERE`: expected an expression",
+            ),
+        ] {
             let error = parse(sql).expect_err(sql).to_string();
-            assert!(error.starts_with("sql parser error: Expected: "), "{error}");
+            assert_eq!(error, want);
         }
     }
 
@@ -212,7 +239,7 @@ mod tests {
             "a = 1 ORDER BY a",
         ] {
             let error = require_expression(refused).expect_err(refused).to_string();
-            assert!(error.contains("Expected: "), "{refused}: {error}");
+            assert!(error.contains("expected "), "{refused}: {error}");
         }
         let deep = "a OR ".repeat(600) + "a";
         let refused = require_expression(&deep).expect_err("too deep").to_string();

@@ -248,7 +248,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .starts_with("catalog.clean.labelled: sql parser error"),
+                .starts_with("catalog.clean.labelled: the SQL is incomplete, after `"),
             "{error}"
         );
 
@@ -256,11 +256,11 @@ mod tests {
         for (predicate, problem) in [
             (
                 "track_genre_top IS NOT NULL ORDER BY track_id",
-                "sql parser error",
+                "SQL, line 1, column ",
             ),
             (
                 "true); DROP TABLE input; SELECT (1",
-                "sql parser error: Expected: end of the condition, found: )",
+                "SQL, line 1, column 5: expected end of the condition, found )",
             ),
             (&"case -".repeat(40), "the statement is nested too deeply"),
         ] {
