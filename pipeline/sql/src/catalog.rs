@@ -18,15 +18,15 @@ use datafusion::catalog::{
 };
 use datafusion::common::Result;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use wavemill_schemas::manifest::{FileEntry, Manifest};
+use wavemill_schemas::manifest::{FileEntry, Manifest, TargetEntry};
 use wavemill_schemas::tables::rejects_schema;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_store::{Store, VersionLine};
 
-use super::SqlError;
 use super::damage::OpenedFiles;
 use super::error::nearest;
 use super::table::StoreTable;
+use super::{SqlError, classes};
 
 /// Name of the catalog.
 pub(super) const CATALOG: &str = "wavemill";
@@ -57,6 +57,7 @@ pub(super) fn build(
         url: url.clone(),
         opened: opened.clone(),
         files: files_by_table(manifest, name),
+        targets: manifest.targets.clone(),
         open: Mutex::default(),
     };
     let (own, raw) = (schema(STORE), schema(RAW));
@@ -118,12 +119,13 @@ pub(super) fn sql_name(entry: &FileEntry) -> String {
 
 /// A SQL schema: its open tables, and the files from which further tables are opened.
 #[derive(Debug)]
-struct StoreSchema {
+pub(super) struct StoreSchema {
     name: &'static str,
     store: Store,
     url: ObjectStoreUrl,
     opened: OpenedFiles,
     files: BTreeMap<String, Vec<FileEntry>>,
+    targets: Vec<TargetEntry>,
     open: Mutex<HashMap<String, Arc<dyn TableProvider>>>,
 }
 
@@ -136,7 +138,7 @@ impl StoreSchema {
     /// Opens a table of this version, `versions`, or `TABLE@VERSION`; returns `None` if there is no such table.
     fn open(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, SqlError> {
         if let Some(entries) = self.files.get(name) {
-            return self.over(entries).map(Some);
+            return self.over(entries, &self.targets).map(Some);
         }
         if self.name == STORE && name == VERSIONS {
             return in_memory(versions(&self.store)?).map(Some);
@@ -147,9 +149,24 @@ impl StoreSchema {
         }
     }
 
-    fn over(&self, entries: &[FileEntry]) -> Result<Arc<dyn TableProvider>, SqlError> {
+    fn over(
+        &self,
+        entries: &[FileEntry],
+        targets: &[TargetEntry],
+    ) -> Result<Arc<dyn TableProvider>, SqlError> {
         let table = StoreTable::open(&self.store, self.url.clone(), entries, &self.opened)?;
-        Ok(Arc::new(table))
+        match entries.iter().any(|entry| entry.feature.is_some()) {
+            true => classes::with_names(table, targets),
+            false => Ok(Arc::new(table)),
+        }
+    }
+
+    /// Reports whether a table belongs to the store, and not to the user or the session.
+    pub(super) fn is_stored(&self, name: &str) -> bool {
+        // Only reading another version shows whether it has a table.
+        let is_other = name.contains(AT) || (self.name == STORE && name == VERSIONS);
+        let is_made = self.name == STORE && MADE.contains(&name);
+        is_other || is_made || self.files.contains_key(name)
     }
 
     fn of_version(&self, table: &str, version: &str) -> Result<Arc<dyn TableProvider>, SqlError> {
@@ -161,7 +178,7 @@ impl StoreSchema {
 
         let files = files_by_table(&manifest, self.name);
         if let Some(entries) = files.get(table) {
-            return self.over(entries);
+            return self.over(entries, &manifest.targets);
         }
         if self.name == STORE
             && let Some(batch) = made(table, &manifest)?
@@ -173,7 +190,7 @@ impl StoreSchema {
         Err(SqlError::unknown(
             "table",
             &format!("{table}{AT}{version}"),
-            &near,
+            SqlError::did_you_mean(&near),
         ))
     }
 
@@ -217,9 +234,7 @@ impl SchemaProvider for StoreSchema {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        // Only reading another version shows whether it has a table.
-        let is_other = name.contains(AT) || (self.name == STORE && name == VERSIONS);
-        is_other || self.files.contains_key(name) || self.tables().contains_key(name)
+        self.is_stored(name) || self.tables().contains_key(name)
     }
 
     fn register_table(

@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::{env, iter};
 
 use arrow::error::ArrowError;
+use datafusion::common::DataFusionError;
 use datafusion::common::utils::datafusion_strsim::levenshtein;
-use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::object_store;
 use parquet::errors::ParquetError;
 use wavemill_catalog::CatalogError;
 use wavemill_runtime::panics::Panic;
 use wavemill_schemas::exit::{self, Classified, Kind};
 use wavemill_store::StoreError;
+
+use super::mistakes::UnknownColumn;
 
 /// The error type of a query. Its message is one line: the problem, the place, and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -73,14 +75,16 @@ impl Classified for SqlError {
 }
 
 impl SqlError {
-    /// Returns the error for a name that is not that of a `kind` such as `table`, with the `near` names that exist.
-    pub(super) fn unknown(kind: &str, name: &str, near: &[String]) -> Self {
-        let remedy = if near.is_empty() {
-            "; at the prompt, \\d lists tables and \\d TABLE columns".to_owned()
-        } else {
-            format!("; did you mean {}?", near.join(" or "))
-        };
-        Self::Usage(format!("no {kind} '{name}'{remedy}"))
+    /// Returns the error for a name that is not that of a `kind` such as `table`.
+    pub(super) fn unknown(kind: &str, name: &str, remedy: Option<String>) -> Self {
+        let usual = "at the prompt, \\d lists tables and \\d TABLE columns";
+        let remedy = remedy.unwrap_or_else(|| usual.to_owned());
+        Self::Usage(format!("no {kind} '{name}'; {remedy}"))
+    }
+
+    /// Returns the remedy for a wrong name if there are names `near` it.
+    pub(super) fn did_you_mean(near: &[String]) -> Option<String> {
+        (!near.is_empty()).then(|| format!("did you mean {}?", near.join(" or ")))
     }
 
     /// Returns the error for a file of the store that the machine fails to read.
@@ -112,6 +116,9 @@ impl From<DataFusionError> for SqlError {
         if let Some(full) = no_space(&error) {
             return Self::Output(full);
         }
+        if let Some(unknown) = UnknownColumn::of(&error) {
+            return unknown.error(unknown.near());
+        }
         match root(error) {
             // An error of this crate that passed through DataFusion.
             DataFusionError::External(error) => match error.downcast::<Self>() {
@@ -120,7 +127,7 @@ impl From<DataFusionError> for SqlError {
             },
 
             // Errors of the statement.
-            DataFusionError::SchemaError(error, _) => from_schema(*error),
+            DataFusionError::SchemaError(error, _) => Self::Usage(one_line(&error.to_string())),
             DataFusionError::SQL(error, _) => Self::Usage(one_line(&error.to_string())),
             error @ (DataFusionError::Plan(_)
             | DataFusionError::NotImplemented(_)
@@ -153,6 +160,11 @@ impl From<ArrowError> for SqlError {
                 Ok(inner) => Self::from(*inner),
                 Err(other) => Self::Failed(one_line(&other.to_string())),
             },
+            ArrowError::CastError(detail) if detail.starts_with("Cannot cast string") => {
+                let remedy =
+                    "compare numbers with numbers, or convert texts with TRY_CAST(x AS INT)";
+                Self::Usage(format!("{}: {remedy}", one_line(&detail)))
+            }
             other => Self::Failed(one_line(&other.to_string())),
         }
     }
@@ -262,31 +274,6 @@ fn same_kind(error: &DataFusionError) -> DataFusionError {
     }
 }
 
-fn from_schema(error: SchemaError) -> SqlError {
-    match error {
-        SchemaError::FieldNotFound {
-            field,
-            valid_fields,
-        } => {
-            let valid: Vec<&str> = valid_fields
-                .iter()
-                .map(|column| column.name.as_str())
-                .collect();
-            // SQL converts unquoted names to lower case, so other names need quotes.
-            let quoted = valid
-                .iter()
-                .find(|name| name.eq_ignore_ascii_case(&field.name) && **name != field.name);
-
-            let near = match quoted {
-                Some(name) => vec![format!("\"{name}\"")],
-                None => nearest(&field.name, &valid),
-            };
-            SqlError::unknown("column", &field.quoted_flat_name(), &near)
-        }
-        other => SqlError::Usage(one_line(&other.to_string())),
-    }
-}
-
 fn from_object_store(error: object_store::Error) -> SqlError {
     match error {
         object_store::Error::NotFound { path, .. } => SqlError::Damaged {
@@ -306,9 +293,10 @@ pub(super) fn nearest(wanted: &str, names: &[&str]) -> Vec<String> {
 
     let mut near: Vec<(usize, &str)> = Vec::new();
     for &name in names {
-        let mut edits = levenshtein(&wanted, name);
+        let lower = name.to_lowercase();
+        let mut edits = levenshtein(&wanted, &lower);
         // `title` matches `track_title`, regardless of the number of missing letters.
-        if wanted.len() > 2 && name.contains(&wanted) {
+        if wanted.len() > 2 && lower.contains(&wanted) {
             edits = edits.min(edits_max);
         }
         if edits <= edits_max {
@@ -336,6 +324,7 @@ mod tests {
         assert_eq!(nearest("artis_name", &names), ["artist_name"]);
         assert_eq!(nearest("ARTIST_ID", &names), ["artist_id"]);
         assert_eq!(nearest("title", &names), ["track_title"]);
+        assert_eq!(nearest("hip hop", &["Hip-Hop", "Rock"]), ["Hip-Hop"]);
         assert!(nearest("bpm", &names).is_empty());
     }
 

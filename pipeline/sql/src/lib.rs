@@ -7,12 +7,14 @@
 mod average;
 mod bounded;
 mod catalog;
+mod classes;
 mod console;
 mod copying;
 mod damage;
 mod error;
 mod functions;
 mod headings;
+mod mistakes;
 pub mod output;
 mod own_tables;
 mod partial;

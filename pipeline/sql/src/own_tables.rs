@@ -11,7 +11,6 @@ use datafusion::arrow::csv::reader::Format;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
-use datafusion::datasource::listing::ListingTable;
 use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SessionContext};
 use parquet::file::reader::{ChunkReader, Length};
 use wavemill_runtime::parquet_footer;
@@ -20,6 +19,9 @@ use super::SqlError;
 
 /// Number of rows of a text file from which the column types are inferred.
 const TYPED_ROWS: usize = 100_000;
+
+/// Extensions of the files that can be tables.
+const EXTENSIONS: [&str; 6] = ["csv", "tsv", "parquet", "json", "jsonl", "ndjson"];
 
 /// Registers `file` as table `name`. The file extension determines the format: CSV, TSV, Parquet, or JSON with one
 /// object per line. `file` may be a pattern such as `scores/*.parquet`, for all files of one format that match it.
@@ -31,11 +33,29 @@ pub(super) fn add(ctx: &SessionContext, name: &str, file: &Path) -> Result<(), S
     // DataFusion registers asynchronously. One thread is enough, because no query is running yet.
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(async {
-        let path = check(ctx, name, file).await?;
+        let path = check(ctx, name, file)?;
         let files = matches(&path).map_err(|detail| refusal(name, file, &detail))?;
         register(ctx, name, &files)
             .await
             .map_err(|error| refusal(name, file, &error))
+    })
+}
+
+/// Returns a name for the table of a file, if the file's extension is that of a table.
+pub(super) fn name_for(file: &str) -> Option<String> {
+    let extension = Path::new(file).extension()?.to_str()?.to_lowercase();
+    if !EXTENSIONS.contains(&&*extension) {
+        return None;
+    }
+    let stem = Path::new(file).file_stem()?.to_str()?.to_lowercase();
+    let name = stem.replace(
+        |c: char| !c.is_ascii_lowercase() && !c.is_ascii_digit(),
+        "_",
+    );
+    Some(if is_name(&name) {
+        name
+    } else {
+        format!("_{name}")
     })
 }
 
@@ -98,7 +118,7 @@ fn require_footers(files: &[PathBuf]) -> Result<(), String> {
 }
 
 /// Returns the absolute path of `file` if it can be a table and `name` is a valid new name.
-async fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf, SqlError> {
+fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf, SqlError> {
     if !is_name(name) {
         return Err(refusal(
             name,
@@ -107,15 +127,11 @@ async fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf,
         ));
     }
     if ctx.table_exist(name)? {
-        // Only the user's tables are of type `ListingTable`. A table that cannot be opened belongs to the store.
-        let found = ctx.table_provider(name).await;
-        let is_own = found.is_ok_and(|table| table.is::<ListingTable>());
-        let detail = if is_own {
-            "another --table has this name"
-        } else {
-            "the store has a table of this name"
-        };
-        return Err(refusal(name, file, detail));
+        return Err(refusal(
+            name,
+            file,
+            "there is a table of this name: choose another one",
+        ));
     }
 
     // A file URL needs an absolute path.
@@ -125,8 +141,8 @@ async fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf,
     if is_pattern(&path) {
         return Ok(path);
     }
-    let metadata =
-        std::fs::metadata(&path).map_err(|error| refusal(name, file, &error.to_string()))?;
+    let metadata = std::fs::metadata(&path)
+        .map_err(|error| refusal(name, file, &format!("cannot open it: {error}")))?;
     // A table over a folder could be written to, and a pipe cannot be read more than once.
     if !metadata.is_file() {
         return Err(refusal(name, file, "this is not a file"));
@@ -169,22 +185,17 @@ fn detail_of(error: DataFusionError) -> String {
     }
 }
 
-/// Registers files of one format as a table, which nothing can be inserted into if there are several.
+/// Registers files of one format as a table, which nothing can be inserted into.
 async fn register(ctx: &SessionContext, name: &str, files: &[PathBuf]) -> Result<(), String> {
     let extension = files[0].extension().unwrap_or_default();
-    let extension = extension.to_string_lossy().into_owned();
-    // DataFusion skips files without the expected extension, and it expects `.csv` for TSV files as well.
-    let end = format!(".{extension}");
-    if files
-        .iter()
-        .any(|file| file.extension() != files[0].extension())
-    {
+    if files.iter().any(|file| file.extension() != Some(extension)) {
         return Err("the files have several extensions".to_owned());
     }
+    // DataFusion skips files without the expected extension, and it expects `.csv` for TSV files as well.
+    let end = format!(".{}", extension.to_string_lossy());
     let urls: Vec<String> = files.iter().map(|file| file_url(file)).collect();
-    let failed = |error: DataFusionError| detail_of(error);
 
-    let kind = extension.to_lowercase();
+    let kind = extension.to_string_lossy().to_lowercase();
     let rows = match kind.as_str() {
         "csv" | "tsv" => {
             require_equal_headers(files)?;
@@ -197,40 +208,28 @@ async fn register(ctx: &SessionContext, name: &str, files: &[PathBuf]) -> Result
                 .schema(&schema)
                 // Otherwise DataFusion divides large files at any line end, also within a value.
                 .newlines_in_values(true);
-            if let [url] = &urls[..] {
-                return ctx.register_csv(name, url, options).await.map_err(failed);
-            }
             ctx.read_csv(urls, options).await
         }
         "parquet" => {
             require_footers(files)?;
             let options = ParquetReadOptions::default().file_extension(&end);
-            if let [url] = &urls[..] {
-                return ctx
-                    .register_parquet(name, url, options)
-                    .await
-                    .map_err(failed);
-            }
             ctx.read_parquet(urls, options).await
         }
         "json" | "jsonl" | "ndjson" => {
             let options = JsonReadOptions::default()
                 .file_extension(&end)
                 .schema_infer_max_records(TYPED_ROWS);
-            if let [url] = &urls[..] {
-                return ctx.register_json(name, url, options).await.map_err(failed);
-            }
             ctx.read_json(urls, options).await
         }
         _ => {
-            return Err(
-                "unknown file extension, supported are .csv, .tsv, .parquet, .json, .jsonl or .ndjson"
-                    .to_owned(),
-            );
+            let supported = EXTENSIONS.join(", .");
+            return Err(format!(
+                "unknown file extension, supported are .{supported}"
+            ));
         }
     };
-    let view = rows.map_err(failed)?.into_view();
-    ctx.register_table(name, view).map_err(failed)?;
+    let view = rows.map_err(detail_of)?.into_view();
+    ctx.register_table(name, view).map_err(detail_of)?;
     Ok(())
 }
 

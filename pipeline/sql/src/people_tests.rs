@@ -163,21 +163,31 @@ fn own_files_are_tables_that_are_only_read() {
     assert_answers(&session, "SELECT count(*) AS n FROM html", "n\n1\n");
 
     assert_refused(&session, "SELECT score FROM mine", "did you mean \"Score\"");
-    let insert = "INSERT INTO mine VALUES (3, 1.0)";
-    assert_refused(&session, insert, "--allow-write");
+    assert_eq!(
+        refusal(&session, "INSERT INTO mine VALUES (3, 1.0)"),
+        "INSERT: mine is a file of yours, which SQL only reads"
+    );
 
     std::fs::write(&sheet, "").expect("a file");
     for (name, file, message) in [
         (
             "tracks",
             scores.as_path(),
-            "the store has a table of this name",
+            "there is a table of this name: choose another one",
         ),
         ("Mine", &scores, "lower-case"),
-        ("none", &none, "No such file"),
+        (
+            "none",
+            &none,
+            "none.csv: cannot open it: No such file or directory (os error 2)",
+        ),
         ("sheet", &sheet, ".parquet"),
         ("folder", folder.path(), "this is not a file"),
-        ("mine", &lines, ": another --table has this name"),
+        (
+            "mine",
+            &lines,
+            ": there is a table of this name: choose another one",
+        ),
     ] {
         let refused = session.add_table(name, file).expect_err(name).to_string();
         assert!(refused.contains(message), "{name}: {refused}");

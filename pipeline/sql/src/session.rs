@@ -12,7 +12,7 @@ use datafusion::catalog::CatalogProvider;
 use datafusion::common::config::ConfigNonZeroUsize;
 use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
 use datafusion::common::utils::memory::RecordBatchMemoryCounter;
-use datafusion::common::{Column, ResolvedTableReference, TableReference};
+use datafusion::common::{Column, DataFusionError, ResolvedTableReference, TableReference};
 use datafusion::datasource::listing::{ListingTable, ListingTableUrl};
 use datafusion::datasource::{MemTable, provider_as_source, source_as_provider};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryReservation};
@@ -30,19 +30,21 @@ use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use wavemill_catalog::statements::{parse, require_shallow_columns};
 use wavemill_runtime::panics::caught;
-use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::manifest::{Manifest, TargetEntry};
 use wavemill_store::Store;
 
-use super::catalog::{self, CATALOG, RAW, STORE};
+use super::catalog::{self, CATALOG, RAW, STORE, StoreSchema};
 use super::damage::Version;
 use super::error::nearest;
+use super::mistakes::{TensorSubscripts, UnknownColumn};
 use super::output::Sink;
 use super::rows::{Origin, Rows};
 use super::running::{self, Interrupt};
 use super::table::StoreTable;
 use super::tensor::TensorType;
 use super::{
-    SqlError, average, bounded, copying, functions, headings, own_tables, similarity, subqueries,
+    SqlError, average, bounded, classes, copying, functions, headings, own_tables, similarity,
+    subqueries,
 };
 
 /// Maximum size in bytes of the tensors in one batch (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
@@ -70,6 +72,9 @@ const MERGE_FRACTION: f64 = 0.6;
 const WORKER_BYTES: usize = 512 << 20;
 /// Up to this size in bytes, a join collects one input. Partitioning both would copy the tensors of the other one.
 const JOIN_COLLECT_BYTES: usize = 64 << 20;
+
+/// Maximum number of tables that an error names.
+const NAMED_MAX: usize = 3;
 
 /// Scheme of the URL under which the store's files are registered in DataFusion.
 const URL_SCHEME: &str = "store";
@@ -129,6 +134,7 @@ pub(super) struct Planner {
     store: Store,
     pub(super) ctx: SessionContext,
     limits: Limits,
+    targets: Arc<[TargetEntry]>,
     interrupt: Interrupt,
     /// The memory of the tables that CREATE TABLE AS has made.
     created: Arc<Mutex<HashMap<ResolvedTableReference, MemoryReservation>>>,
@@ -143,6 +149,8 @@ pub fn open(store: &Store, manifest: &Manifest, limits: Limits) -> Result<Sessio
     let state = SessionStateBuilder::new()
         .with_runtime_env(environment(store, &limits)?)
         .with_config(config(&limits))
+        // The default planners of expressions follow.
+        .with_expr_planners(vec![Arc::new(TensorSubscripts)])
         .with_default_features()
         .build();
     let ctx = SessionContext::new_with_state(state);
@@ -160,6 +168,7 @@ pub fn open(store: &Store, manifest: &Manifest, limits: Limits) -> Result<Sessio
         store: store.clone(),
         ctx,
         limits,
+        targets: manifest.targets.as_slice().into(),
         interrupt: interrupt.clone(),
         created: Arc::default(),
     };
@@ -363,14 +372,11 @@ impl Planner {
     /// # Errors
     /// [`SqlError`] of a wrong or refused statement.
     async fn permitted(&self, statement: Statement) -> Result<LogicalPlan, SqlError> {
-        self.check_tables(&statement)?;
         let plan = self.plan(statement).await?;
 
-        // `--allow-write` permits writing, but never into the store.
-        if !self.limits.allow_write {
-            refuse_writes(&plan)?;
-        }
-        self.refuse_own_files(&plan)?;
+        classes::refuse_names(&plan, &self.targets)?;
+
+        self.refuse_changes(&plan)?;
         refuse_limits(&plan)?;
         require_shallow_columns(&plan)?;
         Ok(plan)
@@ -472,37 +478,120 @@ impl Planner {
         if let Ok(plan) = state.statement_to_plan(headings::named(&statement)).await {
             return Ok(plan);
         }
-        Ok(state.statement_to_plan(statement).await?)
+        match state.statement_to_plan(statement.clone()).await {
+            Ok(plan) => Ok(plan),
+            Err(error) => Err(self.explained(error, &statement).await),
+        }
     }
 
-    /// Refuses to write into the store, and to create tables from its files, because an INSERT could write to them.
-    /// Also refuses a COPY to a pattern, for which DataFusion would write to the folder before it.
-    fn refuse_own_files(&self, plan: &LogicalPlan) -> Result<(), SqlError> {
-        // Search the whole plan, because EXPLAIN ANALYZE executes the statement inside it.
-        let mut found = None;
+    /// Converts the error of planning a statement. The remedies for unknown tables and columns follow from the statement
+    /// and from the tables that there are.
+    async fn explained(&self, error: DataFusionError, statement: &Statement) -> SqlError {
+        let message = error.find_root().message();
+        let name = message.strip_prefix("table '");
+        if let Some(name) = name.and_then(|name| name.strip_suffix("' not found")) {
+            // DataFusion adds the catalog and the schema.
+            let added =
+                |name: &str, part| Some(name.strip_prefix(part)?.strip_prefix('.')?.to_owned());
+            let name = added(name, CATALOG).unwrap_or_else(|| name.to_owned());
+            return self.unknown_table(&added(&name, STORE).unwrap_or(name));
+        }
+        let Some(unknown) = UnknownColumn::of(&error) else {
+            return error.into();
+        };
+        let near = unknown.near();
+        let text = unknown.text(statement, near.is_some());
+        let remedy = match text.or(near) {
+            Some(remedy) => Some(remedy),
+            None => self.tables_with(&unknown.column.name).await,
+        };
+        unknown.error(remedy)
+    }
+
+    /// Returns the remedy for an unknown column that other tables have. Tables in an object store are not read for it.
+    async fn tables_with(&self, column: &str) -> Option<String> {
+        if self.store.mirror().is_some() {
+            return None;
+        }
+        let mut found = Vec::new();
+        for name in self.tables() {
+            let (schema, table) = qualified(&name);
+            let opened = self.schema_provider(schema)?.table(table).await;
+            if let Ok(Some(opened)) = opened
+                && opened.schema().column_with_name(column).is_some()
+            {
+                found.push(name);
+            }
+        }
+        found.truncate(NAMED_MAX);
+        (!found.is_empty()).then(|| format!("it is a column of {}", found.join(", ")))
+    }
+
+    /// Refuses statements that change anything which they may not change. The whole plan is searched, because EXPLAIN
+    /// ANALYZE executes the statement inside it.
+    fn refuse_changes(&self, plan: &LogicalPlan) -> Result<(), SqlError> {
+        let mut refused = None;
         plan.apply_with_subqueries(|node| {
-            let (statement, paths) = match node {
-                LogicalPlan::Copy(copy) => ("COPY", std::slice::from_ref(&copy.output_url)),
-                LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) => {
-                    ("EXTERNAL TABLE", &table.locations[..])
-                }
-                _ => return Ok(TreeNodeRecursion::Continue),
-            };
-
-            let in_store = paths.iter().find(|path| self.is_in_store(path));
-            found = match (in_store, node) {
-                (Some(path), _) => Some(SqlError::Usage(format!(
-                    "{path}: this path is inside the store: {statement} needs one outside it"
-                ))),
-                (None, LogicalPlan::Copy(copy)) if is_pattern(&copy.output_url) => {
-                    Some(pattern_refused(&copy.output_url))
-                }
-                _ => return Ok(TreeNodeRecursion::Continue),
-            };
-            Ok(TreeNodeRecursion::Stop)
+            refused = self.refusal(node)?;
+            Ok(match refused {
+                Some(_) => TreeNodeRecursion::Stop,
+                None => TreeNodeRecursion::Continue,
+            })
         })?;
+        refused.map_or(Ok(()), |problem| Err(SqlError::Usage(problem)))
+    }
 
-        found.map_or(Ok(()), Err)
+    /// Returns the reason why a part of a plan may not run: it changes a table of the store, or writes without
+    /// `--allow-write`; it writes into the store, or creates a table from its files, to which an INSERT could write; or it
+    /// copies to a pattern, for which DataFusion would write to the folder before it.
+    fn refusal(&self, node: &LogicalPlan) -> Result<Option<String>, DataFusionError> {
+        let (statement, changed, paths) = match node {
+            LogicalPlan::Ddl(DdlStatement::DropTable(drop)) => ("Drop", Some(&drop.name), &[][..]),
+            LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) => {
+                ("Create", None, &table.locations[..])
+            }
+            LogicalPlan::Ddl(ddl) => (ddl.name(), None, &[][..]),
+            LogicalPlan::Dml(dml) => (dml.op.name(), Some(&dml.table_name), &[][..]),
+            LogicalPlan::Copy(copy) => ("Copy", None, std::slice::from_ref(&copy.output_url)),
+            _ => return Ok(None),
+        };
+        let statement = verb(statement);
+
+        let in_store = paths.iter().find(|path| self.is_in_store(path));
+        Ok(Some(match (changed, in_store) {
+            (Some(table), _) if self.is_stored(table) => format!(
+                "{statement}: {table} is a table of the store, whose versions never change: commit another version with \
+                 `wavemill extract … --new-version`"
+            ),
+            (Some(table), _)
+                if !self.limits.allow_write && self.ctx.table_exist(table.clone())? =>
+            {
+                format!("{statement}: {table} is a file of yours, which SQL only reads")
+            }
+            _ if !self.limits.allow_write => {
+                format!("{statement}: `wavemill sql` is read-only: add --allow-write to permit it")
+            }
+            (_, Some(path)) => {
+                format!("{path}: this path is inside the store: {statement} needs one outside it")
+            }
+            _ => match node {
+                LogicalPlan::Copy(copy) if is_pattern(&copy.output_url) => format!(
+                    "COPY … TO '{}': a path with *, ? or [ is a pattern for several files: choose another name",
+                    copy.output_url
+                ),
+                _ => return Ok(None),
+            },
+        }))
+    }
+
+    /// Reports whether a table belongs to the store.
+    fn is_stored(&self, table: &TableReference) -> bool {
+        let table = resolved(table);
+        let schema = self.schema_provider(&table.schema);
+        let schema = schema
+            .as_ref()
+            .and_then(|schema| schema.downcast_ref::<StoreSchema>());
+        schema.is_some_and(|schema| schema.is_stored(&table.table))
     }
 
     /// Records the target of a writing statement, so that unfinished files can be removed after a failure.
@@ -548,30 +637,16 @@ impl Planner {
                     .encloses(&Path::new("/").join(url.prefix().as_ref()))
     }
 
-    /// Reports unknown tables with similar names, which DataFusion's own message lacks.
-    fn check_tables(&self, statement: &Statement) -> Result<(), SqlError> {
-        let state = self.ctx.state();
-        for table in state.resolve_table_references(statement)? {
-            // SET may select another schema than the store's.
-            let selected = &state.config_options().catalog.default_schema;
-            let schema = table.schema().unwrap_or(selected);
-            // Only check the schemas of the store: DataFusion itself checks tables of `information_schema`.
-            let is_ours = [STORE, RAW].contains(&schema);
-            // Other statements may contain the name of a table that they create.
-            let is_read = matches!(statement, Statement::Statement(inner) if is_query(inner));
-            // The name of a function such as `generate_series` is also reported as the name of a table.
-            let is_function = state.table_functions().contains_key(table.table());
-            if is_ours && is_read && !is_function && !self.table_exists(schema, table.table()) {
-                return Err(self.unknown_table(&table.to_string()));
-            }
-        }
-        Ok(())
-    }
-
     fn unknown_table(&self, name: &str) -> SqlError {
         let tables = self.tables();
         let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
-        SqlError::unknown("table", name, &nearest(name, &tables))
+        let remedy = match own_tables::name_for(name) {
+            Some(own) => Some(format!(
+                "to read a file, add --table {own}={name} and select FROM {own}"
+            )),
+            None => SqlError::did_you_mean(&nearest(name, &tables)),
+        };
+        SqlError::unknown("table", name, remedy)
     }
 
     fn schema_provider(
@@ -581,11 +656,6 @@ impl Planner {
         self.ctx
             .catalog(CATALOG)
             .and_then(|catalog: Arc<dyn CatalogProvider>| catalog.schema(schema))
-    }
-
-    fn table_exists(&self, schema: &str, table: &str) -> bool {
-        self.schema_provider(schema)
-            .is_some_and(|provider| provider.table_exist(table))
     }
 
     fn tables(&self) -> Vec<String> {
@@ -634,39 +704,16 @@ fn is_pattern(path: &str) -> bool {
     ListingTableUrl::parse(path).is_ok_and(|url| url.get_glob().is_some())
 }
 
-fn pattern_refused(path: &str) -> SqlError {
-    SqlError::Usage(format!(
-        "COPY … TO '{path}': a path with *, ? or [ is a pattern for several files: choose another name"
-    ))
-}
-
 /// Returns the schema and the name of one of [`Session::tables`].
 fn qualified(table: &str) -> (&str, &str) {
     table.split_once('.').unwrap_or((STORE, table))
 }
 
-fn is_query(statement: &datafusion::sql::sqlparser::ast::Statement) -> bool {
-    use datafusion::sql::sqlparser::ast::Statement::{Explain, ExplainTable, Query};
-    matches!(statement, Query(_) | Explain { .. } | ExplainTable { .. })
-}
-
-/// Refuses DDL, DML and COPY anywhere in a plan.
-fn refuse_writes(plan: &LogicalPlan) -> Result<(), SqlError> {
-    let mut writes = None;
-    plan.apply_with_subqueries(|node| {
-        writes = match node {
-            LogicalPlan::Ddl(ddl) => Some(ddl.name().to_owned()),
-            LogicalPlan::Dml(dml) => Some(dml.op.to_string()),
-            LogicalPlan::Copy(_) => Some("COPY".to_owned()),
-            _ => return Ok(TreeNodeRecursion::Continue),
-        };
-        Ok(TreeNodeRecursion::Stop)
-    })?;
-    writes.map_or(Ok(()), |statement| {
-        Err(SqlError::Usage(format!(
-            "{statement} writes, but `wavemill sql` is read-only: add --allow-write to permit it"
-        )))
-    })
+/// Returns the first word of a statement that DataFusion calls `name`, such as `CreateView` or `Insert Into`.
+fn verb(name: &str) -> String {
+    let is_next = |c: char| c.is_uppercase() || c == ' ';
+    let end = name.char_indices().skip(1).find(|(_, c)| is_next(*c));
+    name[..end.map_or(name.len(), |(at, _)| at)].to_uppercase()
 }
 
 /// Refuses SET and RESET of runtime options that the command line sets: they could spill into the store or lift the

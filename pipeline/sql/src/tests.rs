@@ -798,6 +798,142 @@ fn mistakes_are_one_line_with_the_nearest_name() {
     }
 }
 
+/// Mistakes of a first hour, with the whole message.
+#[test]
+fn mistakes_have_the_remedy_that_was_meant() {
+    const CAST: &str = "Cannot cast string 'title 0' to value of Int64 type: compare numbers with numbers, or convert \
+                        texts with TRY_CAST(x AS INT)";
+    const ID: &str = "genre is the id of a class, a number: compare the class itself, as in genre_name = 'Rock' (the \
+                      table classes lists all ids and classes)";
+    const SUBSCRIPT: &str = "log_mel[…] is not possible, because log_mel is a tensor: tensor_at(log_mel, i, j) is one \
+                             of its values, tensor_slice(log_mel, axis, start, end) a part";
+    let store = TestStore::small();
+    let session = session(&store);
+
+    let features = "SELECT 1 FROM features_log_mel f WHERE";
+    let tracks = "SELECT 1 FROM tracks WHERE";
+    for (sql, want) in [
+        (format!("{features} genre = 'Rock'"), ID),
+        (format!("{features} 'rock' <> f.genre"), ID),
+        (format!("{features} genre IN (1, 'Rock')"), ID),
+        (format!("{features} genre LIKE 'Roc'"), ID),
+        (format!("{features} genre BETWEEN 'Rock' AND '2'"), ID),
+        ("SELECT genre = 'Rock' FROM features_log_mel".to_owned(), ID),
+        (
+            format!("{features} EXISTS (SELECT 1 FROM features_quant WHERE genre = 'Rock')"),
+            ID,
+        ),
+        (format!("{tracks} track_id = track_title"), CAST),
+        (
+            format!("{tracks} track_title = \"Toggle\""),
+            "no column 'Toggle'; texts take single quotes: 'Toggle'",
+        ),
+        (
+            format!("{tracks} track_title = Rock"),
+            "no column 'rock'; texts take single quotes: 'Rock'",
+        ),
+        (
+            format!("{tracks} track_title IN ('a', \"it's\")"),
+            "no column 'it's'; texts take single quotes: 'it''s'",
+        ),
+        (
+            format!("{tracks} track_title LIKE \"a%\""),
+            "no column 'a%'; texts take single quotes: 'a%'",
+        ),
+        (
+            format!("{tracks} track_title = track_titel"),
+            "no column 'track_titel'; did you mean track_title?",
+        ),
+        (
+            format!("{tracks} track_title = \"track_titel\""),
+            "no column 'track_titel'; texts take single quotes: 'track_titel'",
+        ),
+        (
+            "SELECT log_mel[0] FROM features_log_mel".to_owned(),
+            SUBSCRIPT,
+        ),
+        (format!("{features} f.log_mel[0][1] > 2"), SUBSCRIPT),
+        (
+            "SELECT quant FROM features_log_mel".to_owned(),
+            "no column 'quant'; it is a column of features_quant",
+        ),
+        (
+            "SELECT audio_blake3 FROM tracks".to_owned(),
+            "no column 'audio_blake3'; it is a column of features_log_mel, features_quant, features_ragged",
+        ),
+        (
+            "SELECT c.class FROM features_log_mel f JOIN tracks USING (track_id)".to_owned(),
+            "no column 'c.class'; the query has no table or alias 'c', only f, tracks",
+        ),
+        (
+            "SELECT * FROM 'My scores-2.csv'".to_owned(),
+            "no table 'My scores-2.csv'; to read a file, add --table my_scores_2=My scores-2.csv and select FROM \
+             my_scores_2",
+        ),
+        (
+            "SELECT * FROM \"/a/1.parquet\"".to_owned(),
+            "no table '/a/1.parquet'; to read a file, add --table _1=/a/1.parquet and select FROM _1",
+        ),
+        (
+            "SELECT * FROM x.csv".to_owned(),
+            "no table 'x.csv'; to read a file, add --table x=x.csv and select FROM x",
+        ),
+        (
+            "SELECT * FROM tracks WHERE".to_owned(),
+            "the SQL is incomplete, after `SELECT * FROM tracks WHERE`: expected an expression",
+        ),
+        (
+            "SELECT 1\nFRM tracks t".to_owned(),
+            "SQL, line 2, column 5: expected end of statement, found tracks",
+        ),
+    ] {
+        assert_eq!(
+            error(&session, &sql),
+            (want.to_owned(), Kind::Usage),
+            "{sql}"
+        );
+    }
+}
+
+#[test]
+fn rows_of_features_have_the_names_of_their_classes() {
+    let mut store = TestStore::small();
+    let unlabelled = Clip {
+        genre: None,
+        ..Clip::f16(20, &[0.; 6])
+    };
+    store.write_feature(
+        &feature("log_mel", "f16", &[Some(2), Some(3)]),
+        "test",
+        &[unlabelled],
+    );
+    let session = session(&store);
+
+    let names = "SELECT genre, genre_name, count(*) AS n FROM features_log_mel GROUP BY ALL ORDER BY genre NULLS LAST";
+    assert_answers(
+        &session,
+        names,
+        "genre,genre_name,n\n0,Folk,3\n1,Jazz,3\n2,Rock,3\n,,1\n",
+    );
+    assert_answers(
+        &session,
+        "SELECT f.track_id FROM features_log_mel f WHERE genre_name = 'Jazz' AND split = 'validation'",
+        "track_id\n4\n",
+    );
+    assert_answers(
+        &session,
+        "SELECT count(*) AS n FROM features_log_mel WHERE genre = '1'",
+        "n\n3\n",
+    );
+
+    // The name is the last column, and only queries that read it compute it.
+    let columns = session.columns("features_log_mel").expect("a table");
+    let last = columns.fields().last().map(|field| field.name().clone());
+    assert_eq!(last.as_deref(), Some("genre_name"));
+    let plan = csv(&session, "EXPLAIN SELECT genre FROM features_log_mel");
+    assert!(!plan.contains("Folk"), "{plan}");
+}
+
 #[test]
 fn comments_and_several_statements_are_fine() {
     let store = TestStore::small();
@@ -819,14 +955,18 @@ fn writing_requires_permission() {
         copy.as_str(),
         "CREATE TABLE x AS SELECT 1",
         "CREATE VIEW x AS SELECT 1",
-        "DROP TABLE tracks",
-        "INSERT INTO tracks VALUES (1, 'a', 'b', 'c')",
-        "DELETE FROM tracks",
+        "DROP VIEW x",
+        "DROP TABLE IF EXISTS x",
         "EXPLAIN ANALYZE CREATE TABLE x AS SELECT 1",
     ];
 
     for sql in statements {
-        assert_refused(&session(&store), sql, "add --allow-write");
+        let verb = sql.trim_start_matches("EXPLAIN ANALYZE ").split(' ').next();
+        let want = format!(
+            "{}: `wavemill sql` is read-only: add --allow-write to permit it",
+            verb.expect("a word")
+        );
+        assert_eq!(error(&session(&store), sql), (want, Kind::Usage));
     }
     assert!(!target.exists());
 
@@ -839,14 +979,41 @@ fn writing_requires_permission() {
         "CREATE TABLE x AS SELECT 7 AS seven; SELECT seven FROM x",
         "seven\n7\n",
     );
-    assert!(
-        ask(
-            &session,
-            Format::Csv,
-            "INSERT INTO tracks VALUES (1, 'a', 'b', 'c')"
-        )
-        .is_err()
-    );
+}
+
+#[test]
+fn tables_of_the_store_never_change() {
+    let store = TestStore::small();
+    for session in [session(&store), writing_session(&store)] {
+        for (sql, verb, table) in [
+            ("DELETE FROM tracks", "DELETE", "tracks"),
+            ("UPDATE tracks SET track_title = 'a'", "UPDATE", "tracks"),
+            (
+                "INSERT INTO tracks SELECT * FROM tracks",
+                "INSERT",
+                "tracks",
+            ),
+            ("DROP TABLE features_log_mel", "DROP", "features_log_mel"),
+            ("DROP TABLE classes", "DROP", "classes"),
+            ("DELETE FROM raw.tracks", "DELETE", "raw.tracks"),
+            ("DELETE FROM versions", "DELETE", "versions"),
+        ] {
+            let want = format!(
+                "{verb}: {table} is a table of the store, whose versions never change: commit another version with \
+                 `wavemill extract … --new-version`"
+            );
+            assert_eq!(error(&session, sql), (want, Kind::Usage), "{sql}");
+        }
+    }
+    let nearly = "no table 'trcks'; did you mean tracks?";
+    for sql in [
+        "DELETE FROM trcks",
+        "CREATE TABLE x AS SELECT * FROM store.trcks",
+        "EXPLAIN SELECT * FROM wavemill.store.trcks",
+    ] {
+        let want = (nearly.to_owned(), Kind::Usage);
+        assert_eq!(error(&session(&store), sql), want, "{sql}");
+    }
 }
 
 /// Tests several notations of paths into the store. `{}` is replaced by the store's folder.

@@ -344,6 +344,13 @@ pub struct TargetEntry {
     pub counts: BTreeMap<String, Vec<u64>>,
 }
 
+impl TargetEntry {
+    /// Returns the name of the column with the names of the classes, which queries compute from the ids.
+    pub fn name_column(&self) -> String {
+        format!("{}_name", self.name)
+    }
+}
+
 /// A feature and the format in which it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeatureEntry {

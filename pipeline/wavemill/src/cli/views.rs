@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use clap::ValueEnum;
-use wavemill_schemas::manifest::{FileEntry, Manifest};
+use wavemill_schemas::manifest::{FileEntry, Manifest, TargetEntry};
 use wavemill_schemas::text::shown;
 use wavemill_terminal::exit::UsageError;
 
@@ -59,16 +59,30 @@ pub(super) fn duckdb(
             .collect();
         // The folder of a feature's file names the split.
         let is_feature = files.iter().any(|file| file.feature.is_some());
-        let options = match is_feature {
-            true => ", hive_partitioning = true, hive_types_autocast = false",
-            false => "",
+        let (columns, options) = match is_feature {
+            true => (
+                class_columns(&manifest.targets),
+                ", hive_partitioning = true, hive_types_autocast = false",
+            ),
+            false => (String::new(), ""),
         };
         // Writing to a string does not fail.
         let _ = writeln!(
             script,
-            "CREATE OR REPLACE VIEW {view} AS FROM read_parquet([{}]{options});",
+            "CREATE OR REPLACE VIEW {view} AS SELECT *{columns} FROM read_parquet([{}]{options});",
             paths.join(", ")
         );
     }
     Ok(script)
+}
+
+/// Returns the columns with the names of the classes, as in `wavemill sql`.
+fn class_columns(targets: &[TargetEntry]) -> String {
+    let mut columns = String::new();
+    for target in targets {
+        let classes: Vec<String> = target.classes.iter().map(|class| literal(class)).collect();
+        let (id, name) = (identifier(&target.name), identifier(&target.name_column()));
+        columns += &format!(", [{}][{id} + 1] AS {name}", classes.join(", "));
+    }
+    columns
 }
