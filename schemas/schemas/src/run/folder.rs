@@ -59,7 +59,7 @@ fn found_in(path: &Path) -> String {
         return "there is no such folder".to_owned();
     }
     if path.join(VERSIONS_FOLDER).is_dir() {
-        return "this is a store: give it with --store".to_owned();
+        return "this is a store: give the folder that `fit` wrote".to_owned();
     }
 
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
@@ -391,7 +391,10 @@ mod tests {
         for (name, found) in [
             ("none", "there is no such folder".to_owned()),
             ("empty", "no config.toml".to_owned()),
-            ("store", "this is a store: give it with --store".to_owned()),
+            (
+                "store",
+                "this is a store: give the folder that `fit` wrote".to_owned(),
+            ),
             (
                 "runs",
                 format!("choose one of its runs: {at}/runs/a, {at}/runs/b"),
