@@ -608,6 +608,11 @@ impl Op {
         keys.iter().any(|keys| keys.contains(&key))
     }
 
+    /// Reports whether a feature with the operation has the key in recipes: an option, or a key of all features.
+    pub fn has_key(self, key: &str) -> bool {
+        self.uses(key) || !KEYS.iter().any(|keys| keys.contains(&key))
+    }
+
     /// Reports whether the feature is computed from mel bands.
     pub(crate) fn has_mel_bands(self) -> bool {
         self.description().keys.contains(&MEL)

@@ -253,9 +253,11 @@ impl FeatureSpec {
                 Err(Fault::new("source", problem))
             }
             None => {
-                let hint = did_you_mean(wanted, &allowed);
-                let problem =
-                    format!("the recipe has no feature `{wanted}`{hint}; allowed: {names}");
+                let remedy = match allowed[..] {
+                    [] => format!("; allowed: {names}"),
+                    _ => did_you_mean(wanted, &allowed, "allowed"),
+                };
+                let problem = format!("the recipe has no feature `{wanted}`{remedy}");
                 Err(Fault::new("source", problem))
             }
         }

@@ -267,8 +267,12 @@ mod tests {
 
         assert_eq!(
             Window::named("han").unwrap_err().to_string(),
-            "window: `han` is unknown (did you mean `hann`?); allowed: hann, hamming, blackman, blackmanharris, nuttall, \
-             bartlett, boxcar, ones, povey"
+            "window: `han` is unknown (did you mean `hann`?)"
+        );
+        assert_eq!(
+            Window::named("flat").unwrap_err().to_string(),
+            "window: `flat` is unknown; allowed: hann, hamming, blackman, blackmanharris, nuttall, bartlett, boxcar, ones, \
+             povey"
         );
     }
 }

@@ -12,32 +12,32 @@ pub(crate) trait Named: Copy + 'static {
     /// Returns the value called `name`.
     ///
     /// # Errors
-    /// A [`Fault`] of the option if the name is unknown, with the nearest and all allowed names.
+    /// A [`Fault`] of the option if the name is unknown, with the nearest allowed name, or all of them.
     fn named(name: &str) -> Result<Self, Fault> {
         if let Some((_, value)) = Self::NAMES.iter().find(|(known, _)| *known == name) {
             return Ok(*value);
         }
 
         let allowed: Vec<&str> = Self::NAMES.iter().map(|(known, _)| *known).collect();
-        let hint = did_you_mean(name, &allowed);
-        let problem = format!("`{name}` is unknown{hint}; allowed: {}", allowed.join(", "));
-        Err(Fault::new(Self::KEY, problem))
+        let remedy = did_you_mean(name, &allowed, "allowed");
+        Err(Fault::new(
+            Self::KEY,
+            format!("`{name}` is unknown{remedy}"),
+        ))
     }
 }
 
-/// Returns ` (did you mean …?)` with the nearest word of `allowed`, or an empty string if none is close enough for a
-/// typing error.
-pub fn did_you_mean(wrong: &str, allowed: &[&str]) -> String {
-    // Allow one error in a short word and more in a long one: beyond that, the hint would be a guess.
-    let nearest = allowed
+/// Returns the remedy for a word that is not in `allowed`, to be appended to an error message: the nearest word, or if
+/// none is near, all of them after `list`.
+pub fn did_you_mean(wrong: &str, allowed: &[&str], list: &str) -> String {
+    // Allow one error in a short word and more in a long one: beyond that, the word would be a guess.
+    let is_near = |distance, word: &str| distance <= 1 + wrong.len().min(word.len()) / 5;
+    let distances = allowed
         .iter()
-        .map(|word| (edit_distance(wrong, word), word))
-        .min();
-    match nearest {
-        Some((distance, word)) if distance <= 1 + wrong.len().min(word.len()) / 4 => {
-            format!(" (did you mean `{word}`?)")
-        }
-        _ => String::new(),
+        .map(|word| (edit_distance(wrong, word), word));
+    match distances.min() {
+        Some((distance, word)) if is_near(distance, word) => format!(" (did you mean `{word}`?)"),
+        _ => format!("; {list}: {}", allowed.join(", ")),
     }
 }
 

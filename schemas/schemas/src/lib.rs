@@ -17,6 +17,7 @@ mod key_tables;
 pub mod local_path;
 pub mod manifest;
 mod named;
+pub mod number;
 pub mod recipe;
 pub mod reject;
 pub mod rng;
@@ -33,6 +34,7 @@ pub mod tables;
 pub mod tensor_arrays;
 pub mod text;
 pub mod version_name;
+mod wording;
 
 /// Revision of all code that determines stored values (decode rules, kernels, packing). Part of every identity:
 /// increment it if a code change alters a stored value, or rejects a clip that had rows before.

@@ -25,9 +25,40 @@ pub fn parse_bytes(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "the size is too large".to_owned())
 }
 
+/// Parses a size like [`parse_bytes`], for an option whose minimum is `least` bytes.
+///
+/// # Errors
+/// The errors of [`parse_bytes`]; the minimum, with the units if `text` has none.
+pub fn parse_at_least(text: &str, least: usize) -> Result<usize, String> {
+    let bytes = parse_bytes(text)?;
+    if bytes >= least {
+        return Ok(bytes);
+    }
+    let has_unit = text.ends_with(|c: char| c.is_ascii_alphabetic());
+    let remedy = if has_unit {
+        ""
+    } else {
+        ": give a unit, such as 4GiB"
+    };
+    Err(format!("must be at least {}MiB{remedy}", least >> 20))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_below_the_minimum_states_it_and_the_missing_unit() {
+        let least = 256 << 20;
+        assert_eq!(parse_at_least("256MiB", least), Ok(least));
+        for (text, message) in [
+            ("4", "must be at least 256MiB: give a unit, such as 4GiB"),
+            ("4MiB", "must be at least 256MiB"),
+            ("four", "give a size such as 512MiB or 1GiB"),
+        ] {
+            assert_eq!(parse_at_least(text, least), Err(message.to_owned()));
+        }
+    }
 
     #[test]
     fn units_are_binary() {

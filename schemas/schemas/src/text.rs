@@ -7,7 +7,10 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
+use std::fmt::Display;
 use std::fmt::Write as _;
+
+pub use wavemill_options::did_you_mean;
 
 use crate::exit;
 
@@ -36,6 +39,16 @@ pub fn shown_lines(text: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(text)
     }
+}
+
+/// Formats a number with its noun, which may have words before it: `1 file`, `2 new files`, `3 classes`.
+pub fn counted<N: Display + PartialEq + From<u8>>(n: N, noun: &str) -> String {
+    let ending = match noun {
+        _ if n == N::from(1) => "",
+        noun if noun.ends_with('s') || noun.ends_with("tch") => "es",
+        _ => "s",
+    };
+    format!("{n} {noun}{ending}")
 }
 
 /// Returns the message of a caught panic, or `None` if its payload is not text.
@@ -166,6 +179,14 @@ mod tests {
         assert_eq!(panic_message(&"text"), Some("text"));
         assert_eq!(panic_message(&"text".to_owned()), Some("text"));
         assert_eq!(panic_message(&7), None);
+    }
+
+    #[test]
+    fn a_noun_has_the_number_of_its_count() {
+        let of = |n: u64| ["file", "epoch", "class", "batch"].map(|noun| counted(n, noun));
+        assert_eq!(of(1), ["1 file", "1 epoch", "1 class", "1 batch"]);
+        assert_eq!(of(2), ["2 files", "2 epochs", "2 classes", "2 batches"]);
+        assert_eq!(counted(0_usize, "new file"), "0 new files");
     }
 
     #[test]

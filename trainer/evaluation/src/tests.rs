@@ -334,9 +334,12 @@ fn settings_that_the_store_lacks_are_refused() {
     for (settings, message) in [
         (
             target,
-            "data.targets = mood: the store has genre, genres_all",
+            "data.targets = mood: the store has genre, genres_all: choose one of these, or extract a store whose recipe has mood",
         ),
-        (feature, "data.feature = mfcc: the store has log_mel"),
+        (
+            feature,
+            "data.feature = mfcc: the store has log_mel: choose one of these, or extract a store whose recipe has mfcc",
+        ),
     ] {
         let evaluated = made.evaluated(&made.matrix(), &settings);
         let error = evaluated.expect_err("unfit");

@@ -118,9 +118,12 @@ impl DatasetError {
     /// Creates the error for a value of a configuration key below `data` that the store does not contain. `there` are
     /// the valid values.
     pub(crate) fn not_there(key: &str, found: &str, there: &str) -> Self {
-        Self::unfit(
-            &format!("{key} = {found}"),
-            format!("the store has {there}"),
-        )
+        // Other features and targets need another store, while splits and columns come from the same metadata.
+        let other = match key {
+            "feature" | "targets" => format!(", or extract a store whose recipe has {found}"),
+            _ => String::new(),
+        };
+        let problem = format!("the store has {there}: choose one of these{other}");
+        Self::unfit(&format!("{key} = {found}"), problem)
     }
 }

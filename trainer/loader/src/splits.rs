@@ -137,6 +137,6 @@ fn rules_of(tracks: Option<&RecordBatch>, own: &str) -> String {
     if !rules.contains(&own) {
         rules.push(own);
     }
-    rules.push("fold-I-of-K (K from 3)");
+    rules.push("or a fold, such as fold-1-of-5");
     rules.join(", ")
 }

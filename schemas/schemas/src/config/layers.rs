@@ -1,9 +1,11 @@
 //! Configurations in layers: a shipped configuration, a file that overrides it, and `--set` overriding both.
 
 use toml::{Table, Value};
+use wavemill_options::did_you_mean;
 
 use super::{Config, ShippedConfig, apply_set, error_at};
 use crate::exit::PlainError;
+use crate::wording::{UNKNOWN_KEY, explain, quoted};
 
 /// A configuration, and its differences from the shipped configuration on which it is based.
 #[derive(Debug)]
@@ -66,20 +68,61 @@ fn read(text: &str, place: &str) -> Result<Config, PlainError> {
             .span()
             .map(|span| text[..span.start].matches('\n').count() + 1);
         let place = line.map_or(place.to_owned(), |line| format!("{place}, line {line}"));
-        error_at(&place, e.message())
+        error_at(&place, explained(&e))
     })
 }
 
 fn table(text: &str, place: &str) -> Result<Table, PlainError> {
-    text.parse()
-        .map_err(|e: toml::de::Error| error_at(place, e.message()))
+    text.parse().map_err(|e| error_at(place, explained(&e)))
 }
 
 fn typed(document: &Table, place: &str) -> Result<Config, PlainError> {
     document
         .clone()
         .try_into()
-        .map_err(|e: toml::de::Error| error_at(place, e.message()))
+        .map_err(|e| error_at(place, explained(&e)))
+}
+
+/// Translates an error of serde in a configuration. For an unknown key that another section has, suggests that key: `lr`
+/// is `optimizer.lr`.
+fn explained(error: &toml::de::Error) -> String {
+    let message = error.message();
+    let quoted = quoted(message);
+    let Some((wrong, known)) = quoted
+        .split_first()
+        .filter(|_| message.starts_with(UNKNOWN_KEY))
+    else {
+        return explain(message, |_| true);
+    };
+
+    // The name in torch and Keras.
+    let name = wrong.replace("learning_rate", "lr");
+    let elsewhere = all_keys()
+        .into_iter()
+        .find(|key| key.rsplit('.').next() == Some(&name));
+    let remedy = match elsewhere {
+        Some(key) => format!(" (did you mean `{key}`?)"),
+        None => did_you_mean(wrong, known, "allowed"),
+    };
+    format!("unknown key `{wrong}`{remedy}")
+}
+
+/// Returns the keys of all sections, such as `optimizer.lr`, also those without a default.
+fn all_keys() -> Vec<String> {
+    // The error for an unknown key lists the known ones.
+    let known = |section: &str| -> Vec<String> {
+        let error = toml::from_str::<Config>(&format!("{section}\nunknown = 0")).err();
+        let message = error.as_ref().map_or("", |error| error.message());
+        let known = quoted(message).into_iter().skip(1);
+        known.map(str::to_owned).collect()
+    };
+
+    let mut keys = Vec::new();
+    for section in known("") {
+        let names = known(&format!("[{section}]"));
+        keys.extend(names.iter().map(|name| format!("{section}.{name}")));
+    }
+    keys
 }
 
 /// Merges two configurations section by section. If both have a section, its values are combined, and the values of
@@ -215,13 +258,17 @@ mod tests {
             (
                 "seed = 1\n[train]\nepoch = 2",
                 &[][..],
-                "mine.toml, line 3: unknown field `epoch`",
+                "mine.toml, line 3: unknown key `epoch` (did you mean `epochs`?)",
             ),
-            ("", &set, "--set train.epoch=2: unknown field"),
+            (
+                "",
+                &set,
+                "--set train.epoch=2: unknown key `epoch` (did you mean `epochs`?)",
+            ),
         ] {
             let error = Config::layered(Some(shipped), text, "mine.toml", sets);
             let error = error.expect_err("wrong").to_string();
-            assert!(error.starts_with(message), "{error}");
+            assert_eq!(error, message);
         }
     }
 }

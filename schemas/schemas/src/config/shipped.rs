@@ -1,6 +1,8 @@
 //! The training configurations of the documents, compiled into the program: `fit --like NAME`. In the files, a comment
 //! marks the origin of every value.
 
+use wavemill_options::did_you_mean;
+
 use super::{Config, error_at};
 use crate::exit::PlainError;
 
@@ -55,10 +57,8 @@ impl ShippedConfig {
     pub fn find(name: &str) -> Result<&'static Self, PlainError> {
         Self::for_recipe(name).ok_or_else(|| {
             let names: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
-            let message = format!(
-                "no such configuration; there are: {} (`--like list` describes them)",
-                names.join(", ")
-            );
+            let remedy = did_you_mean(name, &names, "`--like list` describes them");
+            let message = format!("no such configuration{remedy}");
             error_at(&format!("--like {name}"), message)
         })
     }
@@ -179,15 +179,17 @@ mod tests {
             );
         }
 
-        let error = ShippedConfig::find("gtzan")
-            .expect_err("none of that name")
-            .to_string();
-        assert!(
-            error.starts_with(
-                "--like gtzan: no such configuration; there are: fma-large, gtzan-segments"
+        for (name, remedy) in [
+            ("fma-larg", " (did you mean `fma-large`?)"),
+            (
+                "vgg",
+                "; `--like list` describes them: fma-large, gtzan-segments, fma-small, fma-windows, gtzan-images",
             ),
-            "{error}"
-        );
+        ] {
+            let error = ShippedConfig::find(name).expect_err("none of that name");
+            let wanted = format!("--like {name}: no such configuration{remedy}");
+            assert_eq!(error.to_string(), wanted);
+        }
     }
 
     #[test]

@@ -148,9 +148,8 @@ fn claim_fault(experiment: &Experiment, index: usize, claim: &Claim) -> Option<F
     let train = claim.train.as_str();
     if !trainings.contains(&train) {
         let problem = format!(
-            "no training has this name{}; there are: {}",
-            did_you_mean(train, &trainings),
-            trainings.join(", ")
+            "no training has this name{}",
+            did_you_mean(train, &trainings, "there are")
         );
         return Some(Fault::new(claim_key(index, "train"), problem));
     }

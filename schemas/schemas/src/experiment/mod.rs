@@ -497,10 +497,9 @@ impl Experiment {
     ) -> PlainError {
         let there: Vec<&str> = there.collect();
         PlainError::usage(format!(
-            "--{option} {name}: {} has no such {kind}{}; there are: {}",
+            "--{option} {name}: {} has no such {kind}{}",
             self.name,
-            did_you_mean(name, &there),
-            there.join(", ")
+            did_you_mean(name, &there, "there are")
         ))
     }
 

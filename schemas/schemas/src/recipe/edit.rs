@@ -73,11 +73,8 @@ fn element(array: &Item, name: &str, path: &str) -> Result<usize, String> {
         let names: Vec<&str> = place::elements(array)
             .filter_map(place::element_name)
             .collect();
-        let hint = did_you_mean(name, &names);
-        format!(
-            "{path} has no element `{name}`{hint}; there are: {}",
-            names.join(", ")
-        )
+        let remedy = did_you_mean(name, &names, "there are");
+        format!("{path} has no element `{name}`{remedy}")
     })
 }
 

@@ -13,7 +13,6 @@ mod place;
 mod shipped;
 mod validate;
 mod warnings;
-mod wording;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +33,7 @@ pub use wavemill_options::{
 
 use wavemill_options::exact;
 
+use crate::manifest::AUDIO_STEP;
 use crate::named::named_enum;
 
 /// A recipe.
@@ -171,6 +171,24 @@ pub struct CleanStep {
     /// Query that reads `input` (the rows so far) and the other tables of the data set; its result is the next `input`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sql: Option<String>,
+}
+
+impl Recipe {
+    /// Describes why a cleaning step, or the search for audio, drops rows: by what the rows lack if the step only requires
+    /// the label of a target, or else by the step's name.
+    pub fn reason_of_drop(&self, step: &str) -> String {
+        if step == AUDIO_STEP {
+            return "without audio".to_owned();
+        }
+        let clean = self.catalog.clean.iter().find(|clean| clean.step == step);
+        let predicate = clean.and_then(|clean| clean.predicate.as_deref());
+        let column = predicate.and_then(|predicate| predicate.strip_suffix(" IS NOT NULL"));
+        let mut targets = self.targets.iter();
+        match targets.find(|target| column == Some(&target.column)) {
+            Some(target) => format!("without a {}", target.name),
+            None => format!("by step {step}"),
+        }
+    }
 }
 
 /// `[[targets]]`: a column to predict.

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use toml_edit::{Document, Item};
-use wavemill_options::{Fault, did_you_mean};
+use wavemill_options::{Fault, Op, did_you_mean};
 
 use super::place::{self, Place};
-use super::wording::{explain, one_line};
 use super::{Recipe, SHIPPED, edit, validate};
 use crate::exit::PlainError;
 use crate::settings;
+use crate::wording::{explain, one_line};
 
 /// The text of a recipe or an experiment, and the text's origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,9 +48,8 @@ impl Source {
             io::ErrorKind::NotFound => {
                 let shipped: Vec<&str> = shipped.iter().map(|(name, _)| *name).collect();
                 PlainError::usage(format!(
-                    "`{name_or_file}` is neither a shipped {kind} nor a file{}; shipped {kind}s: {}",
-                    did_you_mean(name_or_file, &shipped),
-                    shipped.join(", ")
+                    "`{name_or_file}` is neither a shipped {kind} nor a file{}",
+                    did_you_mean(name_or_file, &shipped, &format!("shipped {kind}s"))
                 ))
             }
             _ => {
@@ -228,12 +227,24 @@ fn deserialise<T: DeserializeOwned>(text: &str, root: &Item) -> Result<T, TypeFa
             key = place::joined(&key, name);
         }
 
+        let op = op_of(root, &key);
         TypeFault {
             offset: span.start,
             key,
-            problem: explain(error.message()),
+            problem: explain(error.message(), |key| op.is_none_or(|op| op.has_key(key))),
         }
     })
+}
+
+/// Returns the operation of the feature that has `key`; `None` for a key of anything else.
+fn op_of(root: &Item, key: &str) -> Option<Op> {
+    let steps: Vec<&str> = key.split('.').collect();
+    let ["features", index, _] = steps[..] else {
+        return None;
+    };
+    let feature = root.get("features")?.get(index.parse::<usize>().ok()?)?;
+    let name = feature.get("op")?.as_str()?;
+    Op::ALL.into_iter().find(|op| op.name() == name)
 }
 
 /// Parses a recipe's text after a `--set`. Faults use element names in their keys and have no position.

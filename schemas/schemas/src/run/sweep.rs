@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::error_at;
 use crate::exit::PlainError;
 use crate::rng::{Rng, mix};
+use crate::wording::explain;
 
 /// Maximum number of trials in a sweep. Each trial is a training run; a grid of a few keys with many values has
 /// millions.
@@ -113,7 +114,8 @@ impl Sweep {
     /// # Errors
     /// An error with the name of the invalid key.
     pub fn parse(text: &str, place: &str) -> Result<Self, PlainError> {
-        let sweep: Self = toml::from_str(text).map_err(|e| error_at(place, e.message()))?;
+        let sweep: Self =
+            toml::from_str(text).map_err(|e| error_at(place, explain(e.message(), |_| true)))?;
         match sweep.problem() {
             Some(message) => Err(error_at(place, message)),
             None => Ok(sweep),

@@ -377,7 +377,8 @@ fn another_rule_takes_its_splits_from_the_tracks() {
     let error = error.expect_err("no such rule").to_string();
     assert_eq!(
         error,
-        "data.split = random: the store has official, stratified, artist, fold-I-of-K (K from 3)"
+        "data.split = random: the store has official, stratified, artist, or a fold, such as fold-1-of-5: choose one of \
+         these"
     );
 
     assert_eq!(dataset.rows_of(Split::Test).len(), 8);
@@ -902,10 +903,13 @@ fn errors_for_missing_names_list_available_ones() {
         ..Data::default()
     };
     for (data, want) in [
-        (feature, "data.feature = mfcc: the store has log_mel"),
+        (
+            feature,
+            "data.feature = mfcc: the store has log_mel: choose one of these, or extract a store whose recipe has mfcc",
+        ),
         (
             targets,
-            "data.targets = mood: the store has genre, genres_all",
+            "data.targets = mood: the store has genre, genres_all: choose one of these, or extract a store whose recipe has mood",
         ),
     ] {
         let error = opened(folder.path(), &data).expect_err("not there");

@@ -134,13 +134,13 @@ fn missing_target_or_column_is_named() {
 
     assert_eq!(
         error_for(folder.path(), &input, "mood"),
-        "data.targets = mood: the store has genre, genres_all"
+        "data.targets = mood: the store has genre, genres_all: choose one of these, or extract a store whose recipe has mood"
     );
 
     input.metadata[1].name = "tonnetz_mean_01".to_owned();
     assert_eq!(
         error_for(folder.path(), &input, "genre"),
-        "data.metadata = tonnetz_mean_01: the store has chroma_cens, mfcc"
+        "data.metadata = tonnetz_mean_01: the store has chroma_cens, mfcc: choose one of these"
     );
 
     assert!(open(folder.path(), &Data::default(), Needs::All).is_ok());

@@ -7,6 +7,7 @@
 use wavemill_loader::Needs;
 use wavemill_schemas::config;
 use wavemill_schemas::manifest::FeatureEntry;
+use wavemill_schemas::text::did_you_mean;
 
 use super::layers::VarScope;
 use super::sequence::{RowShape, Sequential, least_1d, least_2d};
@@ -71,16 +72,19 @@ impl Architecture {
         }
 
         if !self.channels.contains(&model.channels) {
+            let allowed: Vec<String> = self.channels.iter().map(i64::to_string).collect();
             return Err(ModelError::unfit(format!(
-                "model.channels = {}: one of {:?}",
-                model.channels, self.channels
+                "model.channels = {}: must be a whole number; {} takes {}",
+                model.channels,
+                self.name,
+                allowed.join(" or ")
             )));
         }
 
         // Dropout divides the kept values by 1 − rate, so a rate of 1 is undefined.
         if let Some(share) = model.dropout.filter(|share| !(0.0..1.0).contains(share)) {
             return Err(ModelError::unfit(format!(
-                "model.dropout = {share}: from 0 to below 1, or absent"
+                "model.dropout = {share}: must be from 0 to below 1, or absent"
             )));
         }
 
@@ -136,15 +140,13 @@ impl Architecture {
 /// Returns the architecture with the given name.
 ///
 /// # Errors
-/// [`ModelError::Unfit`] if the name is unknown; the message lists all names.
+/// [`ModelError::Unfit`] if the name is unknown; the message names a similar one, or else all.
 pub(crate) fn find(name: &str) -> Result<&'static Architecture, ModelError> {
     let found = own::all().find(|architecture| architecture.name == name);
     found.ok_or_else(|| {
         let known: Vec<&str> = own::all().map(|architecture| architecture.name).collect();
-        let known = known.join(", ");
-        ModelError::unfit(format!(
-            "model.name = {name}: unknown; available models: {known}"
-        ))
+        let remedy = did_you_mean(name, &known, "available models");
+        ModelError::unfit(format!("model.name = {name}: unknown{remedy}"))
     })
 }
 

@@ -333,7 +333,10 @@ fn unsupported_options_are_errors() {
         ..named("cnn2d")
     };
     let text = refusal(&channels, &dims());
-    assert_eq!(text, "model.channels = 3: one of [1]");
+    assert_eq!(
+        text,
+        "model.channels = 3: must be a whole number; cnn2d takes 1"
+    );
 
     let freeze = config::Model {
         freeze: true,

@@ -2,20 +2,26 @@
 
 use wavemill_options::did_you_mean;
 
-/// Translates an error message of serde.
-pub(super) fn explain(message: &str) -> String {
-    let message = one_line(message);
+/// The beginning of serde's message for an unknown key.
+pub(crate) const UNKNOWN_KEY: &str = "unknown field";
 
-    // serde puts the found value, followed by the allowed values, in backquotes.
-    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
-    let Some((wrong, allowed)) = quoted.split_first() else {
+/// Translates an error message of serde. `is_allowed` selects those of the known keys that the section can have.
+pub(crate) fn explain(message: &str, is_allowed: impl Fn(&str) -> bool) -> String {
+    let message = one_line(message);
+    let quoted = quoted(&message);
+    let Some((wrong, known)) = quoted.split_first() else {
         return plain_types(&message);
     };
 
-    if message.starts_with("unknown field") {
-        format!("unknown key{}", choice(wrong, allowed))
+    if message.starts_with(UNKNOWN_KEY) {
+        let mut keys = known.to_vec();
+        keys.retain(|key| is_allowed(key));
+        format!("unknown key{}", did_you_mean(wrong, &keys, "allowed"))
     } else if message.starts_with("unknown variant") {
-        format!("`{wrong}` is unknown{}", choice(wrong, allowed))
+        format!(
+            "`{wrong}` is unknown{}",
+            did_you_mean(wrong, known, "allowed")
+        )
     } else if message.starts_with("missing field") {
         "is missing".to_owned()
     } else {
@@ -23,25 +29,23 @@ pub(super) fn explain(message: &str) -> String {
     }
 }
 
-/// Returns a suggestion for a misspelled word and the list of allowed words.
-fn choice(wrong: &str, allowed: &[&str]) -> String {
-    format!(
-        "{}; allowed: {}",
-        did_you_mean(wrong, allowed),
-        allowed.join(", ")
-    )
+/// Returns the words that a message of serde has in backquotes: the found value, followed by the allowed values.
+pub(crate) fn quoted(message: &str) -> Vec<&str> {
+    message.split('`').skip(1).step_by(2).collect()
 }
 
 /// Replaces Rust type names by plain words.
 fn plain_types(message: &str) -> String {
-    const WORDS: [(&str, &str); 9] = [
+    const WORDS: [(&str, &str); 11] = [
         ("f64", "a number"),
         ("u8", "a whole number from 0 to 255"),
         ("u32", "a whole number, 0 or more"),
         ("u64", "a whole number, 0 or more"),
         ("usize", "a whole number, 0 or more"),
+        ("i64", "a whole number"),
         ("a boolean", "true or false"),
         ("a sequence", "an array"),
+        ("an array of length 2", "two numbers"),
         ("an array of length 3", "three numbers"),
         ("an array of length 4", "four numbers"),
     ];
@@ -62,7 +66,7 @@ fn plain_types(message: &str) -> String {
         return format!("is a table: set one of its keys{such_as}");
     }
 
-    // No key of a recipe uses other types; they keep serde's name.
+    // No key uses other types; they keep serde's name.
     let expected = WORDS
         .iter()
         .find(|(rust, _)| *rust == expected)
@@ -77,6 +81,8 @@ fn key_of(section: &str) -> Option<&'static str> {
         "SplitSpec" => Some("split.rule"),
         "AudioSpec" => Some("audio.duration_s"),
         "ShardSpec" => Some("shards.clips"),
+        "Model" => Some("model.name"),
+        "Optimizer" => Some("optimizer.name"),
         _ => None,
     }
 }
