@@ -7,9 +7,14 @@ use serde::Serialize;
 use serde_json::Value;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::recipe::Recipe;
+use wavemill_schemas::text::counted;
 
 /// Maximum number of recipe keys in a summary.
 const KEYS_MAX: usize = 3;
+/// Maximum number of recipe keys in a refusal, which also shows their values.
+const VALUES_MAX: usize = 5;
+/// Maximum length of a key with its values in a refusal.
+const CHANGE_BYTES_MAX: usize = 80;
 
 /// A value that differs between two versions. `None` means that a version lacks the value.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -30,8 +35,24 @@ impl fmt::Display for Change {
     }
 }
 
+impl Change {
+    /// Formats the change in a few words: sections and long values are not shown.
+    fn brief(&self) -> String {
+        let text = self.to_string();
+        if text.len() <= CHANGE_BYTES_MAX && !text.contains('{') {
+            return text;
+        }
+        let what = match (&self.from, &self.to) {
+            (None, _) => "added",
+            (_, None) => "removed",
+            _ => "changed",
+        };
+        format!("{} {what}", self.key)
+    }
+}
+
 fn format_value(value: Option<&Value>) -> String {
-    value.map_or_else(|| "absent".to_owned(), ToString::to_string)
+    value.map_or_else(|| "none".to_owned(), ToString::to_string)
 }
 
 /// The differences between two versions.
@@ -132,8 +153,29 @@ fn files(manifest: &Manifest) -> BTreeMap<String, String> {
     files
 }
 
+/// Describes how two recipes differ: another name first, then the first keys with their values.
+pub(super) fn describe_recipes(from: &Recipe, to: &Recipe) -> String {
+    let mut changes = recipe_changes(from, to);
+    let mut text = "recipe".to_owned();
+    if from.name != to.name {
+        text += &format!(" {} instead of {}", to.name, from.name);
+        // The description belongs to the name.
+        changes.retain(|change| change.key != "name" && change.key != "description");
+    }
+
+    let mut listed: Vec<String> = changes.iter().take(VALUES_MAX).map(Change::brief).collect();
+    match changes.len().saturating_sub(VALUES_MAX) {
+        0 => {}
+        more => listed.push(format!("and {}", counted(more, "more key"))),
+    }
+    if !listed.is_empty() {
+        text += &format!(": {}", listed.join(", "));
+    }
+    text
+}
+
 /// Returns the keys of two recipes that differ.
-pub(super) fn recipe_changes(from: &Recipe, to: &Recipe) -> Vec<Change> {
+fn recipe_changes(from: &Recipe, to: &Recipe) -> Vec<Change> {
     let [from, to] = [from, to].map(|recipe| serde_json::to_value(recipe).unwrap_or_default());
     let mut changes = Vec::new();
     compare(String::new(), Some(&from), Some(&to), &mut changes);
@@ -215,6 +257,41 @@ mod tests {
             });
         }
         changes
+    }
+
+    #[test]
+    fn a_refusal_names_the_other_recipe_and_few_keys() {
+        let load = |name: &str, sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+            Recipe::load(name, &sets).expect("a shipped recipe")
+        };
+        let demo = load("demo", &[]);
+
+        let one = load("demo", &["features.log_mel.n_mels=64"]);
+        assert_eq!(
+            describe_recipes(&demo, &one),
+            "recipe: features.log_mel.n_mels 96 -> 64"
+        );
+
+        let some = load(
+            "demo",
+            &[
+                "audio.duration_s=none",
+                "features.mfcc=none",
+                "split.seed=7",
+            ],
+        );
+        assert_eq!(
+            describe_recipes(&demo, &some),
+            "recipe: audio.duration_s 10.0 -> none, features.mfcc removed, split.seed 42 -> 7"
+        );
+
+        let other = load("gtzan-segments", &[]);
+        assert_eq!(
+            describe_recipes(&demo, &other),
+            "recipe gtzan-segments instead of demo: audio.duration_s 10.0 -> none, audio.segment_min_s none -> 2.5, \
+             audio.segment_s none -> 3.0, audio.segments_max none -> 10, catalog.clean.labelled removed, and 9 more keys"
+        );
     }
 
     #[test]

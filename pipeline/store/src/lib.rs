@@ -43,7 +43,7 @@ pub use verify::has_footer;
 pub use wavemill_reader::CommittedVersion as Parent;
 use wavemill_reader::Mirror;
 pub use wavemill_reader::{
-    Purpose, RemoteError, StoreError, StoreFolder, StorePlace, leads_nowhere, traffic,
+    Purpose, RemoteError, StoreError, StoreFolder, StorePlace, encloses, leads_nowhere, traffic,
 };
 
 /// Time between two attempts to take a lock that another process holds.

@@ -15,7 +15,7 @@ use wavemill_schemas::manifest::{
 };
 use wavemill_schemas::recipe::Recipe;
 
-use super::diff::recipe_changes;
+use super::diff::describe_recipes;
 use super::durable;
 use super::receipts::PlanRecord;
 use super::{Parent, Store, StoreError};
@@ -111,10 +111,10 @@ impl Store {
 
         if !new_version {
             let problem = format!(
-                "version {latest} was made differently ({}): add --new-version to also commit version {}, or use another \
-                 --store",
-                changed.join("; "),
-                latest + 1
+                "add --new-version to also commit version {}, or use another --store: version {latest} was made \
+                 differently: {}",
+                latest + 1,
+                changed.join("; ")
             );
             return Err(StoreError::other_plan(self.place(), problem).into());
         }
@@ -389,9 +389,7 @@ fn option_changes(
     let was = &manifest.identity;
     let mut changed = Vec::new();
     if was.recipe != identity.recipe {
-        let keys = recipe_changes(&manifest.recipe, inputs.recipe);
-        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
-        changed.push(format!("recipe: {}", keys.join(", ")));
+        changed.push(describe_recipes(&manifest.recipe, inputs.recipe));
     }
     if was.limit != identity.limit {
         let from = format_limit(was.limit);

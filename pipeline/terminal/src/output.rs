@@ -2,18 +2,22 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::ops::Bound::{Excluded, Included};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use wavemill_schemas::text::shown;
-
 use wavemill_schemas::exit::PlainError;
+use wavemill_schemas::number::number;
+use wavemill_schemas::text::shown;
 
 use super::exit::UsageError;
 
 /// Seconds between two lines of progress: short enough to see that a run is alive, long enough for the log of a day.
 const EVERY_S: f64 = 30.0;
+
+/// Longest time between two lines of progress: a day.
+const SECONDS_MAX: f64 = 86_400.0;
 
 /// The form in which progress is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -125,19 +129,10 @@ pub fn interval() -> Result<Duration, UsageError> {
         return Ok(Duration::from_secs_f64(EVERY_S));
     };
 
-    let seconds = text
-        .to_str()
-        .and_then(|text| text.parse().ok())
-        .filter(|seconds| *seconds > 0.0);
-    // A number that is infinite or too large for a `Duration` is rejected as well.
-    let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-
-    interval.ok_or_else(|| {
-        UsageError(format!(
-            "WAVEMILL_PROGRESS_S={}: must be a number of seconds above 0",
-            text.to_string_lossy()
-        ))
-    })
+    let text = text.to_string_lossy();
+    let seconds = number((Excluded(0.0), Included(SECONDS_MAX)))(&text);
+    let wrong = |problem| UsageError(format!("WAVEMILL_PROGRESS_S={text}: {problem}"));
+    seconds.map(Duration::from_secs_f64).map_err(wrong)
 }
 
 /// Standard output, whose errors say that it is standard output.

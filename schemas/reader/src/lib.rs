@@ -178,7 +178,7 @@ impl StoreFolder {
     /// Reports whether `path`, which need not exist, is the store's folder or a path inside it, after resolving all
     /// symbolic links.
     pub fn encloses(&self, path: &Path) -> bool {
-        real(path).starts_with(real(&self.root))
+        encloses(&self.root, path)
     }
 
     /// Returns the folder of the store's manifests.
@@ -333,6 +333,11 @@ fn version_of(path: &Path) -> Option<u64> {
         return None;
     }
     number.parse().ok().filter(|version| *version > 0)
+}
+
+/// Reports whether `path`, which need not exist, is `folder` or a path inside it, after resolving all symbolic links.
+pub fn encloses(folder: &Path, path: &Path) -> bool {
+    real(path).starts_with(real(folder))
 }
 
 /// Resolves symbolic links and `..` in the existing part of `path`, and appends the rest.

@@ -3,6 +3,8 @@
 use std::env;
 use std::time::Duration;
 
+use wavemill_schemas::number::number;
+
 use crate::remote::error::{RETRY_SECONDS, RemoteError, TIMEOUT_SECONDS};
 
 const REQUESTS: u64 = 16;
@@ -27,7 +29,7 @@ impl Limits {
     /// [`RemoteError::Address`] with the name of a variable that is not a number, or out of range.
     pub(crate) fn read() -> Result<Self, RemoteError> {
         Ok(Self {
-            requests: number("WAVEMILL_REQUESTS", 256)?.unwrap_or(REQUESTS) as usize,
+            requests: limit("WAVEMILL_REQUESTS", 256)?.unwrap_or(REQUESTS) as usize,
             retry_time: seconds(RETRY_SECONDS)?.unwrap_or(RETRY_TIME),
             stall_time: seconds(TIMEOUT_SECONDS)?,
         })
@@ -46,20 +48,15 @@ impl Limits {
 }
 
 fn seconds(name: &str) -> Result<Option<Duration>, RemoteError> {
-    Ok(number(name, 86_400)?.map(Duration::from_secs))
+    Ok(limit(name, 86_400)?.map(Duration::from_secs))
 }
 
-fn number(name: &str, most: u64) -> Result<Option<u64>, RemoteError> {
+fn limit(name: &str, most: u64) -> Result<Option<u64>, RemoteError> {
     let Some(text) = env::var_os(name) else {
         return Ok(None);
     };
     let text = text.to_string_lossy();
-    let number = text
-        .parse()
-        .ok()
-        .filter(|number| (1..=most).contains(number));
-    number.map(Some).ok_or_else(|| {
-        let problem = format!("must be a whole number from 1 to {most}");
-        RemoteError::address(format!("{name}={text}"), problem)
-    })
+    number(1..=most)(&text)
+        .map(Some)
+        .map_err(|problem| RemoteError::address(format!("{name}={text}"), problem))
 }
