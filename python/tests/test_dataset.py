@@ -565,7 +565,7 @@ class BadInput(Case):
 
             with self.assertLogs("wavemill", logging.INFO) as logs:
                 dataset = store.dataset("log_mel", skip_damaged=True)
-            self.assertRegex("".join(logs.output), f"{56 - dataset.n_rows} rows are passed over: {file}")
+            self.assertRegex("".join(logs.output), f"{56 - dataset.n_rows} rows passed over: {file}")
             self.assertLess(dataset.n_rows, 56)
             self.assertEqual(len(sum(keys_of(dataset), [])), dataset.n_rows)
 

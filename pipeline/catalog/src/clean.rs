@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::Array;
 use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_schemas::recipe::{CatalogSpec, Dataset, Recipe, TargetSpec};
-use wavemill_schemas::text::error_line;
+use wavemill_schemas::text::{counted, error_line};
 use wavemill_source::AudioIndex;
 
 use super::engine::Engine;
@@ -17,6 +17,11 @@ use super::steps::{self, Cleaner};
 use super::{
     Catalog, CatalogError, CatalogSettings, ClassLists, CleanedRows, MetadataFiles, Timings, extra,
 };
+
+/// Number of folders above which they are artists or numbers rather than genres, if they have few clips.
+const CLASSES_MANY: usize = 50;
+/// Number of clips below which, on average, a folder has few. GTZAN has 100.
+const CLIPS_FEW: usize = 10;
 
 /// Reads the metadata, cleans it by the recipe's steps, and assigns classes to each clip.
 ///
@@ -83,6 +88,9 @@ pub fn clean(
     let mut tables = loaded.tables;
     tables.insert("tracks_all".to_owned(), cleaner.tracks_all()?);
     let classes = classes(&recipe.targets, &labels, &mut warnings);
+    if dataset.is_of_folders() {
+        warnings.extend(no_genres(&classes, rows.num_rows()));
+    }
     timings.end("labels");
 
     let catalog = Catalog {
@@ -162,14 +170,33 @@ fn require_audio(
     Ok(absent.map(str::to_owned).collect())
 }
 
+/// Returns a warning if the folders that name the classes of `n_clips` clips look like anything but genres: FMA's folders
+/// are numbers, and in many collections each artist has a folder.
+fn no_genres(classes: &ClassLists, n_clips: usize) -> Option<String> {
+    let is_number = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
+    let mut targets = classes.iter();
+    let (target, names) = targets.find(|(_, names)| {
+        let is_of_few = names.len() > CLASSES_MANY && n_clips < names.len() * CLIPS_FEW;
+        is_of_few || (names.len() > 1 && names.iter().all(is_number))
+    })?;
+    let each = n_clips as f64 / names.len() as f64;
+    Some(format!(
+        "target `{target}`: {} classes of {each:.1} clips on average, such as {}: these folders look like numbers or \
+         artists, not genres; use one folder per genre, or a recipe with --metadata, such as fma-small for FMA",
+        names.len(),
+        names[0]
+    ))
+}
+
 /// Collects class names by target, and adds a warning for rows with labels that the recipe does not list.
 fn classes(targets: &[TargetSpec], labels: &[Labels], warnings: &mut Vec<String>) -> ClassLists {
     let mut classes = ClassLists::new();
     for (target, labels) in targets.iter().zip(labels) {
         if labels.unlisted > 0 {
             warnings.push(format!(
-                "target `{}`: {} rows have a label outside its classes and count as unlabelled",
-                target.name, labels.unlisted
+                "target `{}`: {} with a label outside its classes, counted as unlabelled",
+                target.name,
+                counted(labels.unlisted, "row")
             ));
         }
         classes.insert(target.name.clone(), labels.classes.clone());

@@ -7,6 +7,7 @@ use icu_normalizer::ComposingNormalizerBorrowed;
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::recipe::Dataset;
 use wavemill_schemas::reject::{Reject, Stage};
+use wavemill_schemas::text::counted;
 use wavemill_source::others::{FileCount, NoClip, extension_of};
 use wavemill_source::{Media, Source, unsupported};
 
@@ -371,7 +372,8 @@ impl FileAccount {
             extensions.push(format!("{} {}", kind.files, kind.extension));
         }
         Some(format!(
-            "{files} files below the audio root ({}), such as {example}",
+            "{} below the audio root ({}), such as {example}",
+            counted(files, "file"),
             extensions.join(", ")
         ))
     }

@@ -744,6 +744,37 @@ fn missing_artists_are_warned_about_once() {
 }
 
 #[test]
+fn folders_that_are_no_genres_are_warned_about() {
+    let mut recipe = with_target(recipe(Dataset::Folders, vec![]), "genre");
+    recipe.split.rule = SplitRule::Stratified;
+    let warnings = |keys: Vec<String>| {
+        let mut warnings = cleaned(&recipe, None, &index(keys.iter().map(String::as_str)))
+            .unwrap()
+            .warnings;
+        warnings.retain(|warning| warning.starts_with("target"));
+        warnings
+    };
+
+    let of_fma = ["000/000002.mp3", "000/000005.mp3", "001/001010.mp3"];
+    assert_eq!(
+        warnings(of_fma.map(str::to_owned).to_vec()),
+        [
+            "target `genre`: 2 classes of 1.5 clips on average, such as 000: these folders look like numbers or artists, \
+             not genres; use one folder per genre, or a recipe with --metadata, such as fma-small for FMA"
+        ]
+    );
+
+    let clips = |folders: usize, each: usize| {
+        let keys = (0..folders * each).map(|n| format!("name{}/{n}.mp3", n % folders));
+        keys.collect()
+    };
+    let artists = warnings(clips(51, 2));
+    assert!(artists[0].starts_with("target `genre`: 51 classes of 2.0 clips on average, such as"));
+    assert_eq!(warnings(clips(51, 10)), [] as [&str; 0]);
+    assert_eq!(warnings(clips(10, 2)), [] as [&str; 0]);
+}
+
+#[test]
 fn tables_read_keys_and_splits_from_columns() {
     let (_folder, path) = folder_with(
         "gtzan.csv",

@@ -94,9 +94,6 @@ impl Classified for PlainError {
     }
 }
 
-/// Exit code of a preview of a run that has nothing to do, which is not an error.
-pub const NOTHING_TO_DO: u8 = 8;
-
 /// Reports whether `cause`, one error of a chain, means that a file cannot be written: the disk is full, a quota or the
 /// maximum file size is exceeded, or the file system is read-only.
 pub fn is_no_space(cause: &(dyn Error + 'static)) -> bool {
@@ -117,7 +114,7 @@ const DENIED_CODES: [i32; 2] = [1, 13];
 
 /// Remedy of an error for which [`is_denied`] returns true.
 pub const DENIED_REMEDY: &str =
-    "let this user read and write it, or run the command as another user";
+    "let this user read and write it (chmod u+rw), or run the command as another user";
 
 /// Reports whether `cause`, one error of a chain, means that the operating system denies this user an operation
 /// (`EACCES`, `EPERM`).

@@ -30,7 +30,7 @@ pub(crate) fn prepare(out_dir: &Path, force: bool) -> Result<()> {
         fs::read_dir(out_dir).with_context(|| format!("cannot read {}", out_dir.display()))?;
     if entries.next().is_some() && !force {
         bail!(
-            "{} is not empty: choose another folder, or add --force",
+            "{} is not empty: choose another folder, or give --force to demo-audio",
             out_dir.display()
         );
     }

@@ -121,8 +121,11 @@ const WRONG: &[&str] = &[
     "extract --recipe demo --metadata DATA --audio DATA --store STORE",
     "extract --recipe demo --set audio.durations=3 --audio AUDIO --store STORE",
     "extract --recipe demo --memory-limit 1MiB --audio AUDIO --store STORE",
+    "extract --recipe demo --memory-limit 4 --audio AUDIO --store STORE",
+    "extract --recipe demo --threads two --audio AUDIO --store STORE",
     "extract --recipe demo --max-reject-fraction 2 --audio AUDIO --store STORE",
     "extract --recipe TESTS --metadata DATA --audio AUDIO --store STORE --limit 5",
+    "extract --recipe demo --metadata DATA --audio AUDIO --store STORE",
     "extract --recipe TESTS --metadata TESTS --audio AUDIO --store STORE",
     "extract --recipe TESTS --metadata DATA --audio AUDIO --store TESTS",
     "extract --recipe demo --metadata DATA --audio AUDIO --store ftp://host/store",
@@ -185,7 +188,12 @@ const WRONG: &[&str] = &[
     "recipe check demo --set split.rule=fair",
     "recipe check demo --set split=artist",
     "recipe check demo --set features.mfc=none",
+    "recipe check demo --set features.mfcc.n_mfc=13",
+    "recipe check demo --set features.mfcc.colour=13",
     "features nosuch.mp3 --recipe demo --feature mfcc",
+    "features nosuch.mp3 none.mp3 --recipe demo --feature mfcc",
+    "features TESTS --recipe demo --feature mfcc",
+    "features - --recipe demo --feature mfcc",
     "features nosuch.mp3 --recipe demo",
     "features nosuch.mp3 --recipe demo --feature nosuch",
     "features nosuch.mp3 --recipe demo --feature mfcc --out nosuch/x",
@@ -204,6 +212,7 @@ const INVALID_TRAINER_ARGS: &[&str] = &[
     "fit --store STORE --version 7",
     "fit --store STORE --version paper",
     "fit --store STORE --model vgg",
+    "fit --store STORE --model resnet",
     "fit --store STORE --model mlp-4",
     "fit --store STORE --set data.frames=8",
     "fit --store STORE --set model.channels=3",
@@ -213,12 +222,17 @@ const INVALID_TRAINER_ARGS: &[&str] = &[
     "fit --store STORE --split random",
     "fit --store STORE --config nosuch.toml",
     "fit --store STORE --set optimizer.rate=1",
+    "fit --store STORE --set lr=0.1",
+    "fit --store STORE --set learning_rate=0.1",
     "fit --store STORE --set optimizer.lr=fast",
     "fit --store STORE --set optimizer.lr=0",
     "fit --store STORE --set train.select=speed",
     "fit --store STORE --set lr",
     "fit --store STORE --like gtzan",
+    "fit --store STORE --like fma-larg",
+    "fit --store STORE --like gtzan-segments",
     "fit --store STORE --epochs 0",
+    "fit --store STORE --epochs ten",
     "fit --store STORE --nproc 0",
     "fit --store STORE --device tpu",
     "fit --resume nosuch",
@@ -464,6 +478,24 @@ fn demo_prints_query_results() -> Result<(), Failed> {
 
     program("demo-audio");
     let folder = scratch("demo");
+
+    let foreign = scratch("demo-foreign");
+    fs::create_dir_all(foreign.join("data/mine"))?;
+    let refused = run(wavemill(["demo", "-q"]).arg(&foreign)).exits(1)?;
+    let wanted = format!(
+        "demo-audio: {} is not empty: choose another folder, or give --force to demo-audio\n",
+        foreign.join("data").display()
+    );
+    same("a folder with other files", refused.err, wanted)?;
+
+    let absent = run(&mut wavemill(["demo", "-q", "/proc/demo"])).exits(1)?;
+    same(
+        "a folder that cannot be created",
+        absent.err,
+        "demo-audio: cannot create /proc/demo/data: No such file or directory (os error 2)\n"
+            .to_owned(),
+    )?;
+
     let first = demo(&folder)?;
     for answer in [
         "genre",
@@ -480,7 +512,16 @@ fn demo_prints_query_results() -> Result<(), Failed> {
     contains(&first.err, "clips planned")?;
 
     let store = folder.join("store");
-    within("clips", manifest(&store, 1)?.counts.clips_written, 41..)?;
+    let counts = manifest(&store, 1)?.counts;
+    within("clips", counts.clips_written, 41..)?;
+    let [labelled, audio] = [0, 1].map(|step| counts.rows_dropped[step].rows);
+    contains(
+        &first.err,
+        &format!(
+            "\n  {} dropped: {labelled} without a genre, {audio} without audio\n",
+            labelled + audio
+        ),
+    )?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
 
     let second = demo(&folder)?;

@@ -657,7 +657,7 @@ fn errors_are_one_line_with_a_remedy() -> Result<(), Failed> {
             "train.epoch=1",
         ],
     )?
-    .says(&["unknown field"])?;
+    .says(&["unknown key `epoch` (did you mean `epochs`?)"])?;
 
     let file = folder.join("mine.toml");
     fs::write(

@@ -12,9 +12,9 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, Ran, argv, contains, files_below, finish, inputs, manifest, own_store, run, same,
-    same_versions, scratch, sql, sql_counts, sql_number, start, starts_with, versions, wavemill,
-    whole, within,
+    Inputs, Ran, argv, contains, files_below, finish, inputs, lacks, manifest, own_store, run,
+    same, same_versions, scratch, sql, sql_counts, sql_number, start, starts_with, versions,
+    wavemill, whole, within,
 };
 
 use crate::table::{Table, key};
@@ -503,9 +503,11 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
 
     let mut kept = counts.rows_read - counts.rows_rejected;
     contains(&words, &format!("{:>9}  rows read\n", counts.rows_read))?;
+    let recipe = manifest(whole(), 1)?.recipe;
     for step in &counts.rows_dropped {
         kept -= step.rows;
-        let line = format!("{kept:>9}  after {} (-{})\n", step.step, step.rows);
+        let reason = recipe.reason_of_drop(&step.step);
+        let line = format!("{kept:>9}  after dropping {} {reason}\n", step.rows);
         contains(&words, &line)?;
     }
     contains(
@@ -574,9 +576,11 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
         .set_modified(SystemTime::now() - Duration::from_secs(86_400))?;
     zip(&archive, &folder.audio)?;
     for (inputs, store) in &sources {
-        let told = preview(inputs, store, &["--json"]).exits(8)?;
+        let told = preview(inputs, store, &["--json"]).exits(0)?;
         let told: Value = serde_json::from_str(&told.out)?;
         same("nothing to do", told["nothing_to_do"].as_bool(), Some(true))?;
+        let told = preview(inputs, store, &[]).exits(0)?;
+        lacks(&told.out, "about ")?;
     }
 
     // The content of a file changes, but not its size.
@@ -602,7 +606,7 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
         let emptied = inputs.with_recipe(filter.clone());
         let refused = preview(&emptied, store, &["--new-version"]).exits(2)?;
         refused.says(&["no rows are left"])?;
-        let line = "        0  after filter (-24)\n";
+        let line = "        0  after dropping 24 by step filter\n";
         contains(&refused.out, line)?;
         same("versions", versions(store).len(), 1)?;
     }

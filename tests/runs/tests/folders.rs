@@ -38,6 +38,24 @@ fn vanished_folder_is_rejected() -> Result<(), Failed> {
     Ok(())
 }
 
+/// The files of a store in the audio folder would be inputs of the next run.
+#[apply(trial)]
+fn store_inside_the_audio_folder_is_refused() -> Result<(), Failed> {
+    let inputs = with_list(&scratch("store-inside"), "clip_key,mood\n")?;
+    let store = inputs.audio.join("../audio/store");
+    for dry_run in [&[][..], &["--dry-run"]] {
+        let refused = run(inputs.extract(&store).args(dry_run)).exits(2)?;
+        let wanted = format!(
+            "wavemill: --store {}: is inside the audio folder, where the next run would count its files as audio: choose \
+             a folder outside {}\n",
+            store.display(),
+            inputs.audio.display()
+        );
+        same("refusal", refused.err, wanted)?;
+    }
+    same("no store", store.exists(), false)
+}
+
 const BY_COLUMN: [&str; 4] = ["--set", "split.rule=column", "--set", "split.column=split"];
 
 /// Sample rate of the generated sounds.

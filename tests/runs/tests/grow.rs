@@ -273,7 +273,7 @@ fn a_corrected_artist_takes_its_group_to_training() -> Result<(), Failed> {
     table.row(trained).artist = Some(tested / 3);
 
     let preview = run(&mut table.extract(&["--new-version", "--dry-run"])?).exits(0)?;
-    let words = "splits: 0 tracks new, 0 removed, 3 in another split (3 test -> training)";
+    let words = "splits: 0 new tracks, 0 removed, 3 in another split (3 test -> training)";
     contains(&preview.out, words)?;
 
     let ran = run(&mut table.extract(&["--new-version", "--json"])?).exits(0)?;

@@ -209,7 +209,7 @@ fn copies_in_several_splits_are_warned_about_and_counted() -> Result<(), Failed>
     table.row(4).samples = 8;
     let warned = |ran: Ran| -> Result<(), Failed> {
         for message in [
-            "warning: 2 recordings are in several splits, such as a/00",
+            "warning: 2 recordings in several splits, such as a/00",
             "a/002.wav (test) and a/001.wav (validation)",
             "a/003.wav (test) and a/005.wav (training)",
             ": split.group_duplicates = true puts",

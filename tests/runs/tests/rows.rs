@@ -286,7 +286,7 @@ fn folders_and_lists_are_predicted_like_files() -> Result<(), Failed> {
     starts_with(lines[0], "in/b.mp3: not_audio")?;
     same(
         "counted",
-        lines[1..] == ["wavemill: 1 of 4 clips have no rows"],
+        lines[1..] == ["wavemill: no rows for 1 of 4 clips"],
         true,
     )?;
 

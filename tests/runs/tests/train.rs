@@ -172,7 +172,10 @@ fn own_architectures_train_resume_and_evaluate() -> Result<(), Failed> {
 
     run(&mut own(&["eval", "--device", "cpu", &path])).exits(0)?;
     let ran = run(&mut trainer(["eval", "--device", "cpu", &path])).exits(2)?;
-    contains(&ran.err, "model.name = small: unknown; available models")
+    contains(
+        &ran.err,
+        "model.name = small: unknown; available models: cnn2d, cnn1d-gru",
+    )
 }
 
 /// Lists the files of checkpoints that are being written or removed.
@@ -395,11 +398,18 @@ fn predict_skips_unreadable_clips() -> Result<(), Failed> {
     let lines: Vec<&str> = ran.err.lines().collect();
     same("lines", lines.len(), 2)?;
     starts_with(lines[0], "nosuch.mp3: cannot read it")?;
-    same("the count", lines[1], "wavemill: 1 of 3 clips have no rows")?;
+    same("the count", lines[1], "wavemill: no rows for 1 of 3 clips")?;
     same(
         "all are there",
         predict(&of, &[&clips[0]]).exits(0)?.err,
         String::new(),
+    )?;
+
+    // The reason of the only clip is the whole message.
+    same(
+        "a missing clip",
+        predict(&of, &[missing]).exits(1)?.err,
+        "nosuch.mp3: cannot read it: No such file or directory (os error 2)\n".to_owned(),
     )?;
 
     // An error of the trainer is printed once, and its exit code is returned.

@@ -1,6 +1,7 @@
 //! Warnings about the rows of a run before it starts, such as missing labels. They affect scores but are not errors.
 
 use std::collections::BTreeSet;
+use wavemill_schemas::text::counted;
 
 use crate::contrast::listed;
 use crate::{Dataset, Split, Target};
@@ -11,8 +12,9 @@ impl<M> Dataset<M> {
         let mut warnings = Vec::new();
         for lost in &self.lost {
             warnings.push(format!(
-                "{} rows are passed over: {}",
-                lost.rows, lost.error
+                "{} passed over: {}",
+                counted(lost.rows, "row"),
+                lost.error
             ));
         }
         warnings.extend(self.other_statistics());

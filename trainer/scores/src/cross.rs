@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::config::Metric;
 use wavemill_schemas::run::RunResult;
-use wavemill_schemas::text::shown;
+use wavemill_schemas::text::{counted, shown};
 
 /// Test scores of several runs of one configuration, with different folds or seeds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -155,7 +155,8 @@ impl fmt::Display for CrossResult {
         let folds = self
             .folds
             .map_or(String::new(), |folds| format!(", {folds} folds"));
-        writeln!(f, "{} runs{folds}; test scores of tracks", self.runs.len())?;
+        let runs = counted(self.runs.len(), "run");
+        writeln!(f, "{runs}{folds}; test scores of tracks")?;
 
         for (target, scores) in &self.scores {
             writeln!(

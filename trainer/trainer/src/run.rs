@@ -22,7 +22,7 @@ use wavemill_schemas::config::{Config, Metric, Train};
 use wavemill_schemas::durable::settle_folder;
 use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::run::{Evaluation, RunDir, RunFilesError, RunResult};
-use wavemill_schemas::text::error_line;
+use wavemill_schemas::text::{counted, error_line};
 use wavemill_scores::metrics::{Predictions, TEMPERATURES};
 use wavemill_scores::schedule::{RunPosition, Schedules, Validation};
 use wavemill_terminal::interrupt::lock;
@@ -500,7 +500,8 @@ impl<'a> Run<'a> {
             .extend(self.state.diverged.as_ref().map(ToString::to_string));
         if damaged > 0 {
             result.warnings.push(format!(
-                "{damaged} rows were left out because their files are damaged"
+                "left out {} of damaged files",
+                counted(damaged, "row")
             ));
         }
 

@@ -34,12 +34,14 @@ impl Input {
     /// Lists the audio and cleans the metadata. The store is not read.
     ///
     /// # Errors
-    /// An error of the kind `Interrupted`, and the errors of listing and cleaning.
+    /// An error of the kind `Usage` for a store inside the audio folder, one of the kind `Interrupted`, and the errors of
+    /// listing and cleaning.
     pub(crate) fn open(
         job: &Job,
         settings: &Settings,
         progress: &Arc<Progress>,
     ) -> Result<Self, ExtractError> {
+        require_store_outside(job)?;
         let given_splits = job.sides.as_deref().map(parent::read_sides).transpose()?;
         // The audio is listed first, because cleaning may drop rows whose clip has no file.
         let source = open_source(&job.audio, &job.recipe, settings.allow_outside)?;
@@ -82,6 +84,20 @@ impl Input {
     pub(crate) fn audio_bytes(&self, clip_key: &str) -> Option<u64> {
         self.source.index().get(clip_key).map(|id| id.bytes)
     }
+}
+
+/// Rejects a store in the folder of the audio, where the next run would find the store's files.
+fn require_store_outside(job: &Job) -> Result<(), ExtractError> {
+    let (audio, store) = (job.audio.as_path(), job.store.as_path());
+    if !audio.is_dir() || !wavemill_store::encloses(audio, store) {
+        return Ok(());
+    }
+    Err(ExtractError::usage(format!(
+        "--store {}: is inside the audio folder, where the next run would count its files as audio: choose a folder \
+         outside {}",
+        store.display(),
+        audio.display()
+    )))
 }
 
 /// Lists the clips of a recipe's data set in the folder or zip `audio`.

@@ -45,6 +45,9 @@ pub struct Report {
     /// All files of the version.
     #[serde(skip)]
     pub files: Vec<FileEntry>,
+    /// Numbers of dropped rows with the reason, such as `16 without a genre`.
+    #[serde(skip)]
+    pub dropped: Vec<String>,
     /// Number of compressed bytes read.
     pub bytes_read: u64,
     /// The backend that computed the features, as named in the manifest's engine.
@@ -173,8 +176,15 @@ impl Report {
             ("take", &times.take),
         ];
 
+        let dropped = manifest.counts.rows_dropped.iter();
+        let dropped = dropped.filter(|dropped| dropped.rows > 0).map(|dropped| {
+            let reason = manifest.recipe.reason_of_drop(&dropped.step);
+            format!("{} {reason}", dropped.rows)
+        });
+
         Self {
             version,
+            dropped: dropped.collect(),
             nothing_to_do: false,
             plan_id: manifest.plan_id,
             counts: manifest.counts,

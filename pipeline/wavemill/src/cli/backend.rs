@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use wavemill_extract::features::STRETCH_ON_DEVICE;
 use wavemill_kernels::{Backend, BackendChoice, ChosenBackend, KernelError, Level};
+use wavemill_schemas::number::number;
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::text::shown;
 use wavemill_terminal::exit::UsageError;
@@ -27,6 +28,7 @@ pub struct BackendArgs {
         long,
         value_name = "N,…",
         value_delimiter = ',',
+        value_parser = number::<usize>(0..),
         env = "WAVEMILL_DEVICES",
         hide_env_values = true
     )]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use wavemill_schemas::text::shown_lines;
+use wavemill_schemas::text::{counted, shown_lines};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::PartialFile;
 use wavemill_terminal::output::{self, stdout};
@@ -84,12 +84,14 @@ impl CatalogCommand {
 
     fn summary(&self, report: &CatalogReport) -> String {
         let out = self.out.display();
-        let n = report.tables.len();
-        let mut text = format!("{n} tables of version {} in {out}\n", report.version);
+        let tables = counted(report.tables.len(), "table");
+        let mut text = format!("{tables} of version {} in {out}\n", report.version);
         for table in &report.tables {
             text += &format!(
-                "  {}: {} rows, {} files\n",
-                table.name, table.rows, table.files
+                "  {}: {}, {}\n",
+                table.name,
+                counted(table.rows, "row"),
+                counted(table.files, "file")
             );
         }
         for column in &report.left_out {

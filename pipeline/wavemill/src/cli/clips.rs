@@ -36,13 +36,17 @@ impl ClipArgs {
     /// Finds all clips that the arguments name.
     ///
     /// # Errors
-    /// [`UsageError`] for a list that cannot be read, a folder without a clip, or an empty list.
+    /// [`UsageError`] for `-`, a list that cannot be read, a folder without a clip, or an empty list.
     pub fn find(&self) -> Result<ClipList> {
         let mut found = ClipList::default();
         for clip in &self.clips {
             // The path is compared as bytes, since it need not be valid UTF-8. Within a list file, `@` has no meaning:
             // it begins a file name.
             match clip.as_os_str().as_bytes() {
+                b"-" => {
+                    let message = "-: audio is not read from standard input: give a file, or a list of files with --list -";
+                    return Err(UsageError(message.to_owned()).into());
+                }
                 [b'@', list @ ..] => found.list(Path::new(OsStr::from_bytes(list)))?,
                 _ => found.add(clip.clone())?,
             }

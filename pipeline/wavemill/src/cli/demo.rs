@@ -6,15 +6,19 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
+use wavemill_schemas::number::number;
+use wavemill_schemas::text::counted;
 use wavemill_terminal::interrupt::ChildGuard;
 use wavemill_terminal::output::report;
 
 use super::command_of;
+use super::exit::ChildFailure;
 use super::extract::ExtractCommand;
 use super::program::{beside, not_there};
 use super::sql::SqlCommand;
+use super::train::code_of;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,7 +56,7 @@ pub struct DemoCommand {
     #[arg(default_value = "wavemill-demo")]
     dir: PathBuf,
     /// Number of tracks
-    #[arg(long, default_value_t = 320)]
+    #[arg(long, default_value_t = 320, value_parser = number::<u32>(1..=2000))]
     tracks: u32,
 }
 
@@ -70,8 +74,8 @@ impl DemoCommand {
             ));
         } else {
             report(&format!(
-                "1. generating {} tracks in {} (synthetic audio, not recorded music)\n",
-                self.tracks,
+                "1. generating {} in {} (synthetic audio, not recorded music)\n",
+                counted(self.tracks, "track"),
                 data.display()
             ));
             make_data(&data, self.tracks)?;
@@ -111,8 +115,7 @@ fn is_complete(data: &Path) -> io::Result<bool> {
 
 /// Creates the data set with `demo-audio`, a separate program next to this one because its encoder is LGPL.
 fn make_data(data: &Path, tracks: u32) -> Result<()> {
-    let program = beside("demo-audio");
-    let mut command = Command::new(&program);
+    let mut command = Command::new(beside("demo-audio"));
     command
         .arg(data)
         .args(["--tracks", &tracks.to_string()])
@@ -127,11 +130,11 @@ fn make_data(data: &Path, tracks: u32) -> Result<()> {
     let child = command
         .spawn()
         .with_context(|| not_there("demo-audio", "`scripts/build.sh -p demo-audio`"))?;
-    let status = ChildGuard::new(child).wait()?;
-    if !status.success() {
-        bail!("{} failed: {status}", program.display());
+    // The program reports its own errors.
+    match code_of(ChildGuard::new(child).wait()?) {
+        0 => Ok(()),
+        code => Err(ChildFailure { code }.into()),
     }
-    Ok(())
 }
 
 /// Reports whether a folder contains only files of the demo. Files of an interrupted command may be replaced; in a

@@ -41,7 +41,10 @@ fn onnx_runtime() -> FoundLibrary {
 }
 
 fn describe(report: &CudaReport) -> String {
-    let mut text = String::new();
+    let mut text = match &report.problem {
+        None => "features can be computed on these devices:\n".to_owned(),
+        Some(problem) => format!("features are computed on the CPU: {}\n", shown(problem)),
+    };
     for device in &report.devices {
         let memory = BinaryBytes(device.memory_bytes as u64);
         // Writing to a `String` cannot fail.
@@ -56,11 +59,6 @@ fn describe(report: &CudaReport) -> String {
 
     for library in &report.libraries {
         text += &describe_library(library);
-    }
-
-    match &report.problem {
-        None => text += "features can be computed on these devices\n",
-        Some(problem) => text += &format!("features are computed on the CPU: {}\n", shown(problem)),
     }
     text
 }
@@ -123,13 +121,13 @@ mod tests {
         let libraries = "cuFFT 12.0.0, /opt/libcufft.so.12\nNCCL: no NCCL (libnccl.so.2) was found: install it\n  \
                          not in /usr/local/cuda/lib64\n  not in /opt/site-packages/nvidia/nccl/lib\n";
         let wanted = format!(
-            "cuda:0: NVIDIA Fake, sm_90, 8.00 GiB\n{libraries}features can be computed on these devices\n"
+            "features can be computed on these devices:\ncuda:0: NVIDIA Fake, sm_90, 8.00 GiB\n{libraries}"
         );
         assert_eq!(describe(&report), wanted);
 
         report.devices.clear();
         report.problem = Some("no CUDA driver".to_owned());
-        let wanted = format!("{libraries}features are computed on the CPU: no CUDA driver\n");
+        let wanted = format!("features are computed on the CPU: no CUDA driver\n{libraries}");
         assert_eq!(describe(&report), wanted);
     }
 }

@@ -10,11 +10,11 @@ use wavemill_terminal::exit::{self, KindOf, kind_as};
 
 use crate::export::ExportError;
 
-/// Error for a failure that another program has already reported on stderr.
+/// Error for a failure that was already reported on stderr, such as by another program.
 #[derive(Debug, thiserror::Error)]
 #[error("see the messages above")]
 pub struct ChildFailure {
-    /// Exit code of the program that failed.
+    /// Exit code of what failed.
     pub code: u8,
 }
 

@@ -10,7 +10,7 @@ use indicatif::DecimalBytes;
 use wavemill_extract::run::RunMonitor;
 use wavemill_schemas::durable::{folder_of, settle_folder, sync_tree};
 use wavemill_schemas::exit::{Classified, Kind};
-use wavemill_schemas::text::shown_lines;
+use wavemill_schemas::text::{counted, shown_lines};
 use wavemill_store::Store;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::{OPENINGS_MAX, cannot_write, lock_part, part_of, require_own};
@@ -118,7 +118,7 @@ impl ExportCommand {
         );
 
         for split in &report.sides {
-            text += &format!("  {}: {} rows", split.stored, split.rows);
+            text += &format!("  {}: {}", split.stored, counted(split.rows, "row"));
             if split.name != split.stored {
                 text += &format!(", as {}", split.name);
             }
@@ -126,10 +126,11 @@ impl ExportCommand {
         }
 
         for (split, rows) in &report.left_out {
-            text += &format!("  left out: {rows} rows of {split}\n");
+            text += &format!("  left out: {} of {split}\n", counted(*rows, "row"));
         }
 
-        text += &format!("  {} files, {}\n", report.files, DecimalBytes(report.bytes));
+        let files = counted(report.files, "file");
+        text += &format!("  {files}, {}\n", DecimalBytes(report.bytes));
         for note in &report.notes {
             text += &format!("  {note}\n");
         }

@@ -12,10 +12,11 @@ use wavemill_catalog::{Duplicates, MetadataFiles};
 use wavemill_extract::run::{self, FileReuse, Job, Preview, Report, RunMonitor, SplitChanges};
 use wavemill_extract::settings::{MAX_SHRINK, MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 use wavemill_kernels::Level;
-use wavemill_schemas::exit;
+use wavemill_schemas::number::number;
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::Reason;
-use wavemill_schemas::text::{shown, shown_lines};
+use wavemill_schemas::size::parse_at_least;
+use wavemill_schemas::text::{counted, shown, shown_lines};
 use wavemill_store::StorePlace;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::output::{self, OutputArgs, stdout};
@@ -38,8 +39,8 @@ Examples:
 
 To continue a killed or interrupted run, repeat the same command. On a complete store, it has nothing to do.
 
-Exit codes: 0 ok (with --dry-run: there is work to do), 1 failed, 2 wrong usage or recipe, 3 store damaged, 4 store of another plan, or too many files not found, 5 no space or read-only, \
-7 another wavemill is writing the store, 8 nothing to do (only with --dry-run), 130 interrupted.";
+Exit codes: 0 ok, 1 failed, 2 wrong usage or recipe, 3 store damaged, 4 store of another plan, or too many files not found, 5 no space or read-only, \
+7 another wavemill is writing the store, 130 interrupted.";
 
 /// Maximum number of moved tracks that a summary line names; the JSON report contains all of them.
 const MERGES_SHOWN: usize = 3;
@@ -67,15 +68,15 @@ pub struct ExtractCommand {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
     /// Keep N clips, chosen by hash; classes and splits stay those of all rows
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<u64>(1..))]
     pub limit: Option<u64>,
     /// Largest fraction of rejected clips; above it nothing is committed. If it is more than 0.5, it also allows as many
     /// rejected rows of a metadata file [default: 0.05, or 1 with fewer than 20 clips]
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", value_parser = number::<f64>(0.0..=1.0))]
     pub max_reject_fraction: Option<f64>,
     /// Largest fraction of the last version's clips whose files are not found, as when a folder is not mounted; above
     /// it nothing is written
-    #[arg(long, value_name = "F", default_value_t = MAX_SHRINK)]
+    #[arg(long, value_name = "F", default_value_t = MAX_SHRINK, value_parser = number::<f64>(0.0..=1.0))]
     pub max_shrink: f64,
     /// Threads, memory and instructions.
     #[command(flatten)]
@@ -114,10 +115,10 @@ pub struct ExtractCommand {
 #[derive(Debug, Args)]
 pub struct MachineArgs {
     /// Number of decoding threads [default: the number of processors]
-    #[arg(long, value_name = "N", env = "WAVEMILL_THREADS")]
+    #[arg(long, value_name = "N", env = "WAVEMILL_THREADS", value_parser = number::<usize>(1..=THREADS_MAX))]
     pub threads: Option<usize>,
     /// Memory limit of the process, such as 4GiB
-    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = wavemill_schemas::size::parse_bytes, env = "WAVEMILL_MEMORY_LIMIT")]
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = |text: &str| parse_at_least(text, MEMORY_LIMIT_BYTES_MIN as usize), env = "WAVEMILL_MEMORY_LIMIT")]
     pub memory_limit: usize,
     /// Instruction set, a part of the engine and so of the guarantee of equal bytes [default: the best of this machine]
     #[arg(long, value_name = "LEVEL", value_parser = ["x86-64-v3", "scalar"])]
@@ -147,19 +148,8 @@ impl MachineArgs {
             }
             None => default.level,
         };
-        let threads = self.threads.unwrap_or(default.threads);
-        if !(1..=THREADS_MAX).contains(&threads) {
-            let range = format!("--threads {threads}: must be from 1 to {THREADS_MAX}");
-            return Err(UsageError(range).into());
-        }
-        if (self.memory_limit as u64) < MEMORY_LIMIT_BYTES_MIN {
-            let least = MEMORY_LIMIT_BYTES_MIN >> 20;
-            let range = format!("--memory-limit: must be at least {least} MiB");
-            return Err(UsageError(range).into());
-        }
-
         Ok(Settings {
-            threads,
+            threads: self.threads.unwrap_or(default.threads),
             memory_limit_bytes: self.memory_limit as u64,
             level,
             backend: self.backend.open(level, recipe)?,
@@ -192,7 +182,7 @@ impl ExtractCommand {
             if preview.is_err() {
                 print_warnings(&warnings);
             }
-            return self.preview(preview?, warnings);
+            return self.preview(preview?, &job.recipe, warnings);
         }
 
         let start = Instant::now();
@@ -242,9 +232,6 @@ impl ExtractCommand {
     }
 
     fn settings(&self, recipe: &Recipe) -> Result<Settings> {
-        // Options are checked before the backend is opened, so that errors are reported without waiting for a driver.
-        self.check_ranges()?;
-
         Ok(Settings {
             max_reject_fraction: self.max_reject_fraction,
             max_shrink: self.max_shrink,
@@ -259,26 +246,8 @@ impl ExtractCommand {
         })
     }
 
-    fn check_ranges(&self) -> Result<(), UsageError> {
-        if self.limit == Some(0) {
-            return Err(UsageError("--limit 0: must be at least 1".to_owned()));
-        }
-        if self
-            .max_reject_fraction
-            .is_some_and(|fraction| !(0.0..=1.0).contains(&fraction))
-        {
-            return Err(UsageError(
-                "--max-reject-fraction: must be from 0 to 1".to_owned(),
-            ));
-        }
-        if !(0.0..=1.0).contains(&self.max_shrink) {
-            return Err(UsageError("--max-shrink: must be from 0 to 1".to_owned()));
-        }
-        Ok(())
-    }
-
     /// Prints `preview` and returns the exit code.
-    fn preview(&self, mut preview: Preview, warnings: Vec<String>) -> Result<u8> {
+    fn preview(&self, mut preview: Preview, recipe: &Recipe, warnings: Vec<String>) -> Result<u8> {
         let of_splits = preview.sides.as_ref().and_then(SplitChanges::warning);
         let warnings: Vec<String> = of_splits.into_iter().chain(warnings).collect();
         print_warnings(&warnings);
@@ -286,12 +255,15 @@ impl ExtractCommand {
             preview.warnings.splice(0..0, warnings);
             writeln!(stdout(), "{}", serde_json::to_string(&preview)?)?;
         } else {
-            write!(stdout(), "{}", shown_lines(&describe_preview(&preview)))?;
+            write!(
+                stdout(),
+                "{}",
+                shown_lines(&describe_preview(&preview, recipe))
+            )?;
         }
 
         match preview.refusal {
             Some(refusal) => Err(refusal.into()),
-            None if preview.nothing_to_do => Ok(exit::NOTHING_TO_DO),
             None => Ok(0),
         }
     }
@@ -344,12 +316,12 @@ pub(super) fn print_plan(recipe: &Recipe, splits: Option<&SplitChanges>) {
     }
 }
 
-/// Formats `splits: 3 tracks new, 1 removed, 2 in another split (2 test -> training)`, and the tracks that moved
+/// Formats `splits: 3 new tracks, 1 removed, 2 in another split (2 test -> training)`, and the tracks that moved
 /// because their groups were merged.
 fn describe_splits(splits: &SplitChanges) -> String {
     let mut text = format!(
-        "splits: {} tracks new, {} removed, {} in another split",
-        splits.new,
+        "splits: {}, {} removed, {} in another split",
+        counted(splits.new, "new track"),
         splits.gone,
         splits.n_moved()
     );
@@ -382,8 +354,9 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     let counts = &report.counts;
     if report.nothing_to_do {
         return format!(
-            "nothing to do: version {} is up to date ({} clips)\n",
-            report.version, counts.clips_written
+            "nothing to do: version {} is up to date ({})\n",
+            report.version,
+            counted(counts.clips_written, "clip")
         );
     }
 
@@ -394,21 +367,20 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     );
 
     let dropped: u64 = counts.rows_dropped.iter().map(|d| d.rows).sum();
-    let by_step = counts.rows_dropped.iter();
-    let by_step: Vec<String> = by_step.map(|d| format!("{} {}", d.rows, d.step)).collect();
-    let steps = if by_step.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", by_step.join(", "))
-    };
     // The numbers in each line add up: every row that was read, and every clip that was planned, is counted once.
     text += &format!(
-        "  rows read {} = kept {} + dropped {dropped}{steps} + rejected {}\n",
+        "  rows read {} = kept {} + dropped {dropped} + rejected {}\n",
         counts.rows_read, counts.rows_kept, counts.rows_rejected
     );
+    if dropped > 0 {
+        text += &format!("  {dropped} dropped: {}\n", report.dropped.join(", "));
+    }
     text += &format!(
-        "  clips planned {} = written {} + rejected {}; {} feature rows\n",
-        counts.clips_planned, counts.clips_written, counts.clips_rejected, counts.feature_rows
+        "  clips planned {} = written {} + rejected {}; {}\n",
+        counts.clips_planned,
+        counts.clips_written,
+        counts.clips_rejected,
+        counted(counts.feature_rows, "feature row")
     );
     if !counts.rejects.is_empty() {
         let reasons: Vec<String> = counts
@@ -432,7 +404,8 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
         files_new,
     } = report.reuse;
     if shards_reused > 0 {
-        text += &format!("  {shards_reused} feature files already existed\n");
+        let files = counted(shards_reused, "feature file");
+        text += &format!("  {files} already existed\n");
     }
     if report.rows_taken_over > 0 {
         text += &format!(
@@ -441,18 +414,17 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
         );
     }
     if report.files_equal > 0 {
-        text += &format!(
-            "  {} files and tables are identical to those of the previous version and link to them\n",
-            report.files_equal
-        );
+        let files = counted(report.files_equal, "file");
+        text += &format!("  {files} linked to equal files and tables of the previous version\n");
     }
     if let Some(device) = &report.device {
         // Small batches and idle lanes (GPU threads) indicate that decoding, not the device, limits the run.
         let clips_each = device.clips as f64 / device.batches.max(1) as f64;
         let busy = device.busy * 100.0;
         text += &format!(
-            "  {}: {} batches of {clips_each:.1} clips, lanes busy {busy:.0} %\n",
-            report.backend, device.batches
+            "  {}: {} of {clips_each:.1} clips, lanes busy {busy:.0} %\n",
+            report.backend,
+            counted(device.batches, "batch")
         );
     }
 
@@ -496,9 +468,9 @@ fn details(report: &Report) -> String {
 
     for file in &report.files {
         text += &format!(
-            "  {}: {} rows, {}\n",
+            "  {}: {}, {}\n",
             file.path,
-            file.rows,
+            counted(file.rows, "row"),
             DecimalBytes(file.bytes)
         );
     }
@@ -516,9 +488,9 @@ fn describe_duplicates(
     let near = clips_near.map_or(String::new(), |clips| {
         format!("; {clips} clips have near copies")
     });
-    format!(
-        "{clips_hashed} clips hashed: {recordings} recordings occur more than once, as {clips} clips{near}"
-    )
+    // A copy is not alone, so only the number of recordings can be 1.
+    let recordings = counted(recordings, "recording");
+    format!("{clips_hashed} clips hashed: {recordings} with copies, as {clips} clips{near}")
 }
 
 /// Formats the differences from the store's latest version and the work that they require; empty for a new store.
@@ -538,8 +510,9 @@ fn describe_growth(preview: &Preview) -> String {
             files_new,
         } = work.reuse;
         text += &format!(
-            "work: {} clips to decode, {} rows to take over\n",
-            work.clips_to_decode, work.rows_to_take_over
+            "work: {} to decode, {} to take over\n",
+            counted(work.clips_to_decode, "clip"),
+            counted(work.rows_to_take_over, "row")
         );
         text += &format!(
             "files: {shards_reused} already exist, {files_rewritten} to rewrite, {files_new} new; {} before compression\n",
@@ -554,7 +527,7 @@ fn describe_growth(preview: &Preview) -> String {
     text
 }
 
-fn describe_preview(preview: &Preview) -> String {
+fn describe_preview(preview: &Preview, recipe: &Recipe) -> String {
     let mut text = format!("{:>9}  rows read\n", preview.rows_read);
     if preview.rows_rejected > 0 {
         let reasons = Reason::ALL.into_iter().filter(|reason| reason.is_of_row());
@@ -568,10 +541,10 @@ fn describe_preview(preview: &Preview) -> String {
 
     for step in &preview.steps {
         text += &format!(
-            "{:>9}  after {} (-{})\n",
+            "{:>9}  after dropping {} {}\n",
             step.kept,
-            shown(&step.step),
-            step.dropped
+            step.dropped,
+            shown(&recipe.reason_of_drop(&step.step))
         );
     }
     text += &format!("{:>9}  {}\n", "", preview.files_found.format_sums());
@@ -580,8 +553,9 @@ fn describe_preview(preview: &Preview) -> String {
     }
 
     text += &format!(
-        "{:>9}  clips planned, in {} shards\n",
-        preview.clips_planned, preview.shards
+        "{:>9}  clips planned, in {}\n",
+        preview.clips_planned,
+        counted(preview.shards, "shard")
     );
     for (split, clips) in &preview.splits {
         text += &format!("{clips:>9}    {split}\n");
@@ -590,16 +564,15 @@ fn describe_preview(preview: &Preview) -> String {
         text += &format!("{:>9}  {}\n", feature.name, feature.tensor_type());
     }
 
-    text += &format!(
-        "about {} before compression, {} of audio",
-        DecimalBytes(preview.feature_bytes),
-        DecimalBytes(preview.audio_bytes)
-    );
-    text += &format!(
-        "; about {} on {} threads\n",
-        HumanDuration(Duration::from_secs_f64(preview.seconds)),
-        preview.threads
-    );
+    if !preview.nothing_to_do {
+        text += &format!(
+            "about {} before compression, {} of audio; about {} on {}\n",
+            DecimalBytes(preview.feature_bytes),
+            DecimalBytes(preview.audio_bytes),
+            HumanDuration(Duration::from_secs_f64(preview.seconds)),
+            counted(preview.threads, "thread")
+        );
+    }
 
     if let Some(splits) = &preview.sides {
         text += &describe_splits(splits);

@@ -22,6 +22,7 @@ use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::write_file;
 
 use super::clips::{ClipArgs, ClipList};
+use super::exit::ChildFailure;
 use crate::export::npy_header;
 
 const EXAMPLES: &str = "\
@@ -168,13 +169,12 @@ pub fn feature_number(recipe: &Recipe, wanted: Option<&str>) -> Result<usize, Us
 
 impl ClipList {
     fn rejected(&self, rejected: usize) -> Result<()> {
-        if rejected > 0 {
-            bail!(
-                "{rejected} of {} clips have no rows",
-                self.clips.len() + self.unreadable.len()
-            );
+        match (rejected, self.clips.len() + self.unreadable.len()) {
+            (0, _) => Ok(()),
+            // The reason of the only clip was printed, and there is nothing to add.
+            (_, 1) => Err(ChildFailure { code: 1 }.into()),
+            (rejected, clips) => bail!("no rows for {rejected} of {clips} clips"),
         }
-        Ok(())
     }
 }
 

@@ -34,6 +34,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory, Parser};
 use wavemill_runtime::panics;
 use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::number::number;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_store::{Store, StoreError, StorePlace};
 use wavemill_terminal::command::{self, Subcommand, subcommand, with_subcommands};
@@ -189,7 +190,7 @@ fn require_outside(store: &Store, out: &Path) -> Result<(), UsageError> {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct WaitArgs {
     /// Wait up to SECONDS for another wavemill that is writing the store
-    #[arg(long = "wait", value_name = "SECONDS", default_value_t = 0)]
+    #[arg(long = "wait", value_name = "SECONDS", default_value_t = 0, value_parser = number::<u64>(0..))]
     pub seconds: u64,
 }
 

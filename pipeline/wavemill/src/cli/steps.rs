@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -12,7 +11,8 @@ use wavemill_extract::run::{
     self, Part, PlanReport, Report, RunMonitor, Share, WorkJob, WorkReport,
 };
 use wavemill_extract::settings::Settings;
-use wavemill_schemas::text::shown_lines;
+use wavemill_schemas::number::number;
+use wavemill_schemas::text::{counted, shown_lines};
 use wavemill_store::StorePlace;
 use wavemill_terminal::output::{self, stdout};
 
@@ -30,8 +30,7 @@ Examples:
 The id of the plan is printed on stdout. To plan again, repeat the command: finished shards are kept.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage or recipe, 3 store damaged, 4 store of another plan, or too many files not \
-found, 5 no space or read-only, 7 another wavemill is writing the store, 8 nothing to do (only with --dry-run), \
-130 interrupted.";
+found, 5 no space or read-only, 7 another wavemill is writing the store, 130 interrupted.";
 
 const WORK_EXAMPLES: &str = "\
 Examples:
@@ -203,10 +202,14 @@ fn plan_summary(report: &PlanReport) -> String {
         ..
     } = report;
     if report.nothing_to_do {
-        return format!("nothing to do: version {version} is up to date ({clips} clips)\n");
+        let clips = counted(*clips, "clip");
+        return format!("nothing to do: version {version} is up to date ({clips})\n");
     }
     format!(
-        "version {version} planned: {clips} clips in {shards} shards; {files_reused} feature files already existed\n"
+        "version {version} planned: {} in {}; {} already existed\n",
+        counted(*clips, "clip"),
+        counted(*shards, "shard"),
+        counted(*files_reused, "feature file")
     )
 }
 
@@ -223,21 +226,19 @@ fn work_summary(report: &WorkReport) -> String {
         return "nothing to do: the plan is committed\n".to_owned();
     }
     format!(
-        "{shards} shards finished: {clips} clips, {clips_rejected} rejected; {files_written} feature files written, \
-         {files_reused} already existed\n"
+        "{} finished: {}, {clips_rejected} rejected; {} written, {files_reused} already existed\n",
+        counted(*shards, "shard"),
+        counted(*clips, "clip"),
+        counted(*files_written, "feature file")
     )
 }
 
 /// Parses `I/N` with 1 ≤ I ≤ N.
 fn parse_part(text: &str) -> Result<Part, String> {
-    let numbers = text.split_once('/');
-    let numbers = numbers
-        .and_then(|(number, of)| Some((usize::from_str(number).ok()?, usize::from_str(of).ok()?)));
-    match numbers {
-        Some((number, of)) if (1..=of).contains(&number) => Ok(Part { number, of }),
-        Some((number, of)) => Err(format!("part {number} is not one of 1 to {of}")),
-        None => Err("must be I/N, such as 1/8".to_owned()),
-    }
+    let (part, of) = text.split_once('/').ok_or("must be I/N, such as 1/8")?;
+    let of = number(1..)(of)?;
+    let number = number(1..=of)(part)?;
+    Ok(Part { number, of })
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use wavemill_extract::incremental::changes::{
 };
 use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::manifest::Manifest;
-use wavemill_schemas::text::{error_line, shown};
+use wavemill_schemas::number::number;
+use wavemill_schemas::text::{counted, error_line, shown};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_store::{
     Access, Diff, GcReport, Purpose, Store, StoreError, StorePlace, Tags, VersionContent,
@@ -238,9 +239,9 @@ fn format_version_line(line: &VersionLine) -> String {
 
 fn format_content(held: &VersionContent) -> String {
     format!(
-        "{} rows of {} clips, recipe {}",
-        held.rows,
-        held.clips,
+        "{} of {}, recipe {}",
+        counted(held.rows, "row"),
+        counted(held.clips, "clip"),
         shown(&held.recipe)
     )
 }
@@ -254,10 +255,10 @@ fn describe(version: u64, manifest: &Manifest) -> String {
         shown(&manifest.plan_id)
     );
     text += &format!(
-        "  {} clips, {} rejected, {} files, {}\n",
-        counts.clips_written,
+        "  {}, {} rejected, {}, {}\n",
+        counted(counts.clips_written, "clip"),
         counts.clips_rejected,
-        manifest.files.len(),
+        counted(manifest.files.len(), "file"),
         DecimalBytes(bytes)
     );
 
@@ -265,8 +266,9 @@ fn describe(version: u64, manifest: &Manifest) -> String {
         let names = feature.dim_names.join(",");
         let rows: u64 = manifest.files_of(&feature.name).map(|f| f.rows).sum();
         text += &format!(
-            "  feature {}: {rows} rows of {} ({})\n",
+            "  feature {}: {} of {} ({})\n",
             shown(&feature.name),
+            counted(rows, "row"),
             feature.tensor_type(),
             shown(&names)
         );
@@ -274,21 +276,22 @@ fn describe(version: u64, manifest: &Manifest) -> String {
 
     for target in &manifest.targets {
         text += &format!(
-            "  target {}: {} classes\n",
+            "  target {}: {}\n",
             shown(&target.name),
-            target.classes.len()
+            counted(target.classes.len(), "class")
         );
         for (split, counts) in &target.counts {
             text += &format!(
-                "    {}: {} clips\n",
+                "    {}: {}\n",
                 shown(split),
-                counts.iter().sum::<u64>()
+                counted(counts.iter().sum::<u64>(), "clip")
             );
         }
     }
     for file in &manifest.files {
         if let Some(table) = &file.table {
-            text += &format!("  table {}: {} rows\n", shown(table), file.rows);
+            let rows = counted(file.rows, "row");
+            text += &format!("  table {}: {rows}\n", shown(table));
         }
     }
 
@@ -348,8 +351,8 @@ impl VerifyCommand {
 
         written?;
         let message = format!(
-            "{} files, {}, all intact",
-            verified.files,
+            "{}, {}, all intact",
+            counted(verified.files, "file"),
             DecimalBytes(verified.bytes)
         );
         report(&format!("version {version}: {message}\n"));
@@ -374,8 +377,9 @@ fn damaged_store(files: usize, later: usize, tags: &[String]) -> PlainError {
             )
         }
     };
-    let word = if files == 1 { "file" } else { "files" };
-    let message = format!("{files} damaged {word}: restore them from a copy, or {remedy}");
+    let it = if files == 1 { "it" } else { "them" };
+    let files = counted(files, "damaged file");
+    let message = format!("{files}: restore {it} from a copy, or {remedy}");
     PlainError::new(Kind::Damaged, message)
 }
 
@@ -399,7 +403,7 @@ pub struct GcCommand {
     #[arg(long, value_name = "DIR")]
     store: StorePlace,
     /// Number of latest versions whose data is kept; tagged versions keep theirs, too
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>(0..))]
     keep: usize,
     #[command(flatten)]
     wait: WaitArgs,
@@ -461,6 +465,7 @@ impl GcCommand {
     fn format_report(&self, collected: &GcReport) -> String {
         // Each removed version has one plan in this list; the other plans are those of runs that were never committed.
         let unfinished = collected.plans.len() - collected.versions.len();
+        let unfinished = counted(unfinished, "unfinished run");
         let numbers: Vec<String> = collected.versions.iter().map(ToString::to_string).collect();
         let versions = if numbers.is_empty() {
             "no version".to_owned()
@@ -471,12 +476,10 @@ impl GcCommand {
         let bytes = DecimalBytes(collected.bytes);
         let mut message = if self.dry_run {
             format!(
-                "would remove the data of {versions} and of {unfinished} unfinished runs: {bytes} would be freed\n"
+                "would remove the data of {versions} and of {unfinished}: {bytes} would be freed\n"
             )
         } else {
-            format!(
-                "removed the data of {versions} and of {unfinished} unfinished runs: {bytes} freed\n"
-            )
+            format!("removed the data of {versions} and of {unfinished}: {bytes} freed\n")
         };
         for kept in &collected.kept {
             let verb = if self.dry_run { "would keep" } else { "kept" };
@@ -488,8 +491,8 @@ impl GcCommand {
         }
         if !collected.recent.is_empty() {
             message += &format!(
-                "kept {} unfinished runs that wrote an object within a day: a worker may still be running\n",
-                collected.recent.len()
+                "kept {}, which wrote an object within a day: a worker may still be running\n",
+                counted(collected.recent.len(), "unfinished run")
             );
         }
         message

@@ -201,7 +201,7 @@ fn samples_without_a_class_have_no_cls() {
     );
     assert_eq!(
         exported.report.notes[1],
-        "1 samples have no class, and so no cls"
+        "1 sample without a class, and so without cls"
     );
 }
 

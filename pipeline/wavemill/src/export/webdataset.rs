@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use wavemill_schemas::columns::KEY_COLUMNS;
 use wavemill_schemas::manifest::FileEntry;
+use wavemill_schemas::text::counted;
 
 use super::arrays;
 use super::content::{Content, ExportedSplit};
@@ -47,7 +48,8 @@ pub(super) fn write(
         notes.push(format!("cls is the class id of {}", target.name));
     }
     if unlabelled > 0 {
-        notes.push(format!("{unlabelled} samples have no class, and so no cls"));
+        let samples = counted(unlabelled, "sample");
+        notes.push(format!("{samples} without a class, and so without cls"));
     }
     Ok(notes)
 }

@@ -75,8 +75,11 @@ fn add_target(section: &mut Section, scored: &[(&RunRecord, &Evaluation)]) {
     let noun = first.leaks.noun;
     let caption = format!("{}, per {}", first.target, noun.one());
     section.add_table(table(&caption, &tracks, noun));
-    if let Some(bootstrap) = tracks.iter().find_map(|(_, of)| of.bootstrap.as_ref()) {
-        section.add_text(words::draws(&bootstrap.draws, noun));
+    match tracks.iter().find_map(|(_, of)| of.bootstrap.as_ref()) {
+        Some(bootstrap) => section.add_text(words::draws(&bootstrap.draws, noun)),
+        None => section.add_text(
+            noun.in_text("There are no intervals: a single artist or track cannot be resampled."),
+        ),
     }
 
     // If each track has a single row, the scores per segment equal those per track and are omitted.

@@ -18,7 +18,7 @@ fn error_for_unknown_prefix_lists_columns() {
     for (metadata, want) in [
         (
             &["mfcc", "tonnetz"][..],
-            "data.metadata = tonnetz: the store has chroma_cens, mfcc",
+            "data.metadata = tonnetz: the store has chroma_cens, mfcc: choose one of these",
         ),
         (
             &[],
@@ -241,7 +241,7 @@ fn unusual_rows_are_described_in_warnings() {
         .warnings();
 
     let begins = [
-        "40 rows are passed over: ",
+        "40 rows passed over: ",
         "12 of 136 rows are in no split under stratified",
     ];
     assert_eq!(warnings.len(), 5, "{warnings:#?}");

@@ -1,6 +1,7 @@
-//! Formats scores as text for a terminal: one line per class, totals with their intervals, at most 100 columns.
+//! Formats scores as text for a terminal: totals with their intervals, then one line per class, at most 100 columns.
+//! Undefined totals are left out; reports explain why.
 //!
-//! Values that are conventions and not measurements are shown as `-`: precision and F1 of a class that was never
+//! Other values that are conventions and not measurements are shown as `-`: precision and F1 of a class that was never
 //! predicted, recall of a class without rows, undefined ranking scores. Programs should read `result.json` instead of
 //! the tables.
 
@@ -8,7 +9,7 @@ use wavemill_schemas::run::{
     Bootstrap, ClassReport, Draws, Evaluation, Interval, Level, Noun, Report, RunResult,
     SUPPORTED_TRACKS_MIN, SetReport, Unit,
 };
-use wavemill_schemas::text::shown;
+use wavemill_schemas::text::{counted, shown};
 
 use super::THRESHOLD;
 use super::bootstrap::{Difference, Paired};
@@ -43,9 +44,34 @@ fn score(value: f64, is_there: bool) -> String {
     }
 }
 
-/// Formats the table of a target with one class per row: classes and totals.
+/// Formats the table of a target with one class per row: totals and classes.
 fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>, noun: Noun) -> String {
     let mut out = String::new();
+    let macro_mean = &report.macro_mean;
+    let few = format!(
+        "macro F1, {} of {SUPPORTED_TRACKS_MIN}+ {}",
+        counted(report.supported_classes, "class"),
+        noun.many()
+    );
+    let totals = [
+        ("accuracy", Some(report.accuracy), "accuracy"),
+        (
+            "balanced accuracy",
+            Some(report.balanced_accuracy),
+            "balanced_accuracy",
+        ),
+        ("macro F1", Some(macro_mean.f1), "macro_f1"),
+        (&few, report.macro_f1_supported, ""),
+        ("macro precision", Some(macro_mean.precision), ""),
+        ("macro recall", Some(macro_mean.recall), ""),
+        ("weighted F1", Some(report.weighted_mean.f1), ""),
+        ("top 3", report.top_3, ""),
+    ];
+    for (name, value, figure) in totals {
+        total(&mut out, name, value, bootstrap, figure);
+    }
+    out.push('\n');
+
     line(&mut out, "class", &head(noun), "most confused with");
     for (place, class) in report.classes.iter().enumerate() {
         let predicted = !class.never_predicted;
@@ -67,31 +93,6 @@ fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>, noun: Noun) 
             &taken_for.unwrap_or_default(),
         );
     }
-    out.push('\n');
-
-    let macro_mean = &report.macro_mean;
-    let few = format!(
-        "macro F1, {} classes of {SUPPORTED_TRACKS_MIN}+ {}",
-        report.supported_classes,
-        noun.many()
-    );
-    let totals = [
-        ("accuracy", Some(report.accuracy), "accuracy"),
-        (
-            "balanced accuracy",
-            Some(report.balanced_accuracy),
-            "balanced_accuracy",
-        ),
-        ("macro F1", Some(macro_mean.f1), "macro_f1"),
-        (&few, report.macro_f1_supported, ""),
-        ("macro precision", Some(macro_mean.precision), ""),
-        ("macro recall", Some(macro_mean.recall), ""),
-        ("weighted F1", Some(report.weighted_mean.f1), ""),
-        ("top 3", report.top_3, ""),
-    ];
-    for (name, value, figure) in totals {
-        total(&mut out, name, value, bootstrap, figure);
-    }
 
     if report.classes.iter().any(|class| class.never_predicted) {
         out.push_str("- : never predicted (or no such row); counted as 0 in the means\n");
@@ -100,31 +101,10 @@ fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>, noun: Noun) 
     out
 }
 
-/// Formats the table of a target with several labels per row: classes and totals.
+/// Formats the table of a target with several labels per row: totals and classes.
 fn set_table(report: &SetReport, bootstrap: Option<&Bootstrap>, noun: Noun) -> String {
     let mut out = String::new();
-    line(&mut out, "class", &head(noun), "  roc auc  avg prec");
-    for class in &report.classes {
-        let predicted = !class.never_predicted;
-        let cells = [
-            class.tracks.to_string(),
-            class.support.to_string(),
-            score(class.precision, predicted),
-            score(class.recall, class.support > 0),
-            score(class.f1, predicted),
-        ];
-        let [auc, precision] = [class.roc_auc, class.average_precision]
-            .map(|value| score(value.unwrap_or_default(), value.is_some()));
-        line(
-            &mut out,
-            &class.name,
-            &cells,
-            &format!("{auc:>9} {precision:>9}"),
-        );
-    }
-    out.push('\n');
-
-    let auc = format!("macro ROC-AUC, {} classes", report.ranked_classes);
+    let auc = format!("macro ROC-AUC, {}", counted(report.ranked_classes, "class"));
     let totals = [
         (auc.as_str(), report.roc_auc_macro, "roc_auc_macro"),
         ("micro ROC-AUC", report.roc_auc_micro, ""),
@@ -144,6 +124,27 @@ fn set_table(report: &SetReport, bootstrap: Option<&Bootstrap>, noun: Noun) -> S
     ];
     for (name, value, figure) in totals {
         total(&mut out, name, value, bootstrap, figure);
+    }
+    out.push('\n');
+
+    line(&mut out, "class", &head(noun), "  roc auc  avg prec");
+    for class in &report.classes {
+        let predicted = !class.never_predicted;
+        let cells = [
+            class.tracks.to_string(),
+            class.support.to_string(),
+            score(class.precision, predicted),
+            score(class.recall, class.support > 0),
+            score(class.f1, predicted),
+        ];
+        let [auc, precision] = [class.roc_auc, class.average_precision]
+            .map(|value| score(value.unwrap_or_default(), value.is_some()));
+        line(
+            &mut out,
+            &class.name,
+            &cells,
+            &format!("{auc:>9} {precision:>9}"),
+        );
     }
 
     legend(&mut out, report, noun);
@@ -202,7 +203,7 @@ pub fn paired_table(paired: &Paired, names: [&str; 2], noun: Noun) -> String {
             "{text:<NAME$}{a:>14.4} {b:>14.4}   {value:+.4} [{low:+.4}, {high:+.4}]{unsure}\n"
         );
     }
-    out + &describe_draws(&paired.draws, noun) + "\n"
+    out + &describe_draws(&paired.draws, noun)
 }
 
 /// Returns the headings of the columns in the tables of both kinds of targets.
@@ -221,7 +222,7 @@ fn line(out: &mut String, name: &str, cells: &[String; 5], last: &str) {
     out.push('\n');
 }
 
-/// Writes one score, with the bootstrap interval named `figure` if it exists.
+/// Writes one score if it is defined, with the bootstrap interval named `figure` if it exists and is wider than a point.
 fn total(
     out: &mut String,
     name: &str,
@@ -229,26 +230,22 @@ fn total(
     bootstrap: Option<&Bootstrap>,
     figure: &str,
 ) {
-    let value = value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"));
+    let Some(value) = value else { return };
     let interval = bootstrap.and_then(|bootstrap| bootstrap.intervals.get(figure));
+    let interval = interval.filter(|interval| interval.low < interval.high);
     let interval = interval.map_or(String::new(), |i| {
         format!("  [{:.4}, {:.4}]", i.low, i.high)
     });
-    *out += &format!("{name:<34} {value:>7}{interval}\n");
+    *out += &format!("{name:<34} {value:>7.4}{interval}\n");
 }
 
 fn footer(out: &mut String, unlabelled: u64, bootstrap: Option<&Bootstrap>, noun: Noun) {
     if unlabelled > 0 {
-        *out += &format!("{unlabelled} rows without a label are excluded\n");
+        *out += &format!("excluded: {} without a label\n", counted(unlabelled, "row"));
     }
-    match bootstrap {
-        Some(bootstrap) => *out += &(describe_draws(&bootstrap.draws, noun) + "\n"),
-        None => {
-            *out += &format!(
-                "no intervals: a single artist or {} cannot be resampled\n",
-                noun.one()
-            );
-        }
+    let mut intervals = bootstrap.iter().flat_map(|of| of.intervals.values());
+    if intervals.any(|interval| interval.low < interval.high) {
+        *out += &bootstrap.map_or(String::new(), |of| describe_draws(&of.draws, noun));
     }
 }
 
@@ -275,11 +272,7 @@ fn describe_draws(draws: &Draws, noun: Noun) -> String {
             )
         }
     };
-    let mut line = format!("[95 % CI from {resamples} resamples of {what}]");
-    if draws.has_small_classes() {
-        line += &format!("\n{}", draws.small_classes(noun));
-    }
-    line
+    format!("[95 % CI from {resamples} resamples of {what}]\n")
 }
 
 /// Formats the scores of rows or of clips.
@@ -299,9 +292,6 @@ fn level_table(level: &Level, noun: Noun) -> String {
 pub fn evaluation_table(evaluation: &Evaluation) -> String {
     let leaks = &evaluation.leaks;
     let mut out = format!("{} on {}\n", evaluation.target, leaks.split);
-    if let Some(loss) = evaluation.loss {
-        out += &format!("{TRAINING_LOSS} {loss:.4}\n");
-    }
     for text in wrapped(&leaks.sentence(), 100) {
         out += &(text + "\n");
     }
@@ -317,19 +307,23 @@ pub fn evaluation_table(evaluation: &Evaluation) -> String {
         out += &format!("per {one}, by the majority vote of its segments\n{majority}\n");
         out.push_str("per segment\n");
     }
-    out + &level_table(&evaluation.segments, noun)
+    out += &level_table(&evaluation.segments, noun);
+    if let Some(loss) = evaluation.loss {
+        out += &format!("{TRAINING_LOSS} {loss:.4}\n");
+    }
+    out
 }
 
 /// Formats the result of a run, with its scores on the test split.
 pub fn run_table(result: &RunResult) -> String {
     let best_epoch = result.best_epoch.map(|epoch| (epoch + 1).to_string());
     let mut out = format!(
-        "{} ({} parameters, {}), {} epochs, {} steps; weights of epoch {}\n",
+        "{} ({} parameters, {}), {}, {}; weights of epoch {}\n",
         result.model,
         result.parameters,
         result.start,
-        result.epochs,
-        result.steps,
+        counted(result.epochs, "epoch"),
+        counted(result.steps, "step"),
         best_epoch.as_deref().unwrap_or("-")
     );
 
@@ -467,7 +461,11 @@ mod tests {
             ]
         );
 
-        assert!(table.contains("never predicted") && table.contains("artist or picture cannot"));
+        let totals = "accuracy                            0.5000\nbalanced accuracy                   0.5000\n";
+        assert!(table.starts_with(totals), "{table}");
+        assert!(
+            table.ends_with("- : never predicted (or no such row); counted as 0 in the means\n")
+        );
     }
 
     #[test]
@@ -490,12 +488,13 @@ mod tests {
         let table = level_table(&level, Noun::Track);
 
         assert!(
-            table.contains("macro ROC-AUC, 1 classes            1.0000\n")
-                && table.contains("\nno intervals for means over classes, because half of the classes have fewer than 3 tracks"),
+            table.starts_with("macro ROC-AUC, 1 class              1.0000\n")
+                && !table.contains("no intervals"),
             "{table}"
         );
         assert!(
-            table.contains("1 rows without a label") && table.contains("resamples of 2 tracks]"),
+            table.contains("excluded: 1 row without a label")
+                && table.contains("resamples of 2 tracks]"),
             "{table}"
         );
 

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use tch::Device;
+use wavemill_schemas::number::number;
 use wavemill_schemas::run::{Leaks, Noun, RunDir};
 use wavemill_schemas::text::shown_lines;
 use wavemill_schemas::version_name::VersionName;
@@ -82,10 +83,10 @@ pub(crate) struct EvalCommand {
     #[arg(long, value_name = "FILE")]
     map: Option<PathBuf>,
     /// Approximate number of neighbours of a row on the map; lowered if there are too few rows
-    #[arg(long, value_name = "N", default_value_t = 30, requires = "map", value_parser = clap::value_parser!(u16).range(2..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 30, requires = "map", value_parser = number::<u16>(2..=1000))]
     perplexity: u16,
     /// Start N processes on this machine, each as a rank
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = number::<u16>(1..=256))]
     nproc: Option<u16>,
     /// Print the scores as JSON on stdout
     #[arg(long)]

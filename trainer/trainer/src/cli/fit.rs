@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use clap::builder::TypedValueParser;
 use tch::Device;
 use wavemill_schemas::config::LayeredConfig;
 use wavemill_schemas::exit::{Classified, Kind};
+use wavemill_schemas::number::number;
 use wavemill_schemas::text::{error_line, shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::metrics::run_table;
@@ -80,26 +80,26 @@ pub(crate) struct FitCommand {
     split: Option<String>,
     /// Train K runs, each with another fold of the artists as its test split, and print mean, standard deviation and
     /// interval of their test scores
-    #[arg(long, value_name = "K", conflicts_with = "split", value_parser = clap::value_parser!(u16).range(3..=1000).map(usize::from))]
+    #[arg(long, value_name = "K", conflicts_with = "split", value_parser = number::<usize>(3..=1000))]
     pub(super) folds: Option<usize>,
     /// Train only the run of this fold, from 1
-    #[arg(long, value_name = "I", requires = "folds")]
+    #[arg(long, value_name = "I", requires = "folds", value_parser = number::<usize>(0..))]
     pub(super) fold: Option<usize>,
     /// Train N runs (with --folds, N times K) with the seeds from `seed` on, and print mean, standard deviation and
     /// interval of their test scores
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = number::<u64>(1..=1000))]
     pub(super) seeds: Option<u64>,
     /// Number of runs of --folds and --seeds at once, each in its own process; GPUs are assigned in turn
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = number::<u16>(1..=256))]
     pub(super) jobs: u16,
     /// Same as --set train.epochs=…
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<u64>(1..))]
     epochs: Option<u64>,
     /// Same as --set data.batch_size=…: rows per batch over all ranks
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<usize>(1..))]
     batch_size: Option<usize>,
     /// Same as --set seed=…
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<u64>(0..))]
     seed: Option<u64>,
     /// Same as --set model.init=…: weights to start from
     #[arg(long, value_name = "FILE")]
@@ -123,11 +123,11 @@ pub(crate) struct FitCommand {
     #[allow(clippy::option_option)]
     pub(super) resume_or_start: Option<Option<PathBuf>>,
     /// Start N processes on this machine, each as a rank
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = number::<u16>(1..=256))]
     pub(super) nproc: Option<u16>,
     /// Measure the parts of the first N steps (waiting for data, copying, forward, backward, sums over ranks,
     /// optimizer), and all validations and checkpoints, and print a table at the end
-    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "STEPS", value_parser = number::<u64>(1..))]
     pub(super) profile: Option<u64>,
     /// Print the configuration that would be used, without keys that have no value, and exit
     #[arg(long)]

@@ -27,7 +27,8 @@ use clap::{Args, CommandFactory, Parser};
 use tch::Device;
 use wavemill_schemas::config::Config;
 use wavemill_schemas::exit::{Kind, PlainError};
-use wavemill_schemas::text::shown;
+use wavemill_schemas::number::number;
+use wavemill_schemas::text::{counted, shown};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_terminal::command::{self, Subcommand, subcommand, with_subcommands};
 use wavemill_terminal::exit::{UsageError, finish};
@@ -92,10 +93,10 @@ pub(crate) struct MachineArgs {
     #[command(flatten)]
     compute: ComputeArgs,
     /// Threads that read and decompress rows
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = number::<u16>(1..=64))]
     pub readers: u16,
     /// Batches to prefetch for the device
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = number::<u16>(1..=1024))]
     pub prefetch_batches: u16,
     /// Check every shard's blake3 before the first batch, instead of each one when it is first read
     #[arg(long)]
@@ -113,7 +114,7 @@ pub(crate) struct ComputeArgs {
     pub device: String,
     /// Threads of libtorch's operations; another number changes the last bits of results [default: the cores, divided
     /// among the ranks of this machine; for fit --resume, the run's number]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = number::<u16>(1..=1024))]
     pub threads: Option<u16>,
 }
 
@@ -181,10 +182,8 @@ impl ComputeArgs {
         };
 
         if let Err(reason) = ffi::load_cuda() {
-            let hint =
-                "check that the driver is installed, and that scripts/libtorch.sh --cuda was run";
             bail!(UsageError(format!(
-                "--device {}: no usable CUDA device ({reason}): {hint}",
+                "--device {}: no usable CUDA device ({reason}): {NO_CUDA_REMEDY}",
                 self.device
             )));
         }
@@ -210,6 +209,10 @@ impl ComputeArgs {
     }
 }
 
+/// Remedy if libtorch cannot use CUDA. The package has the libraries that go with those of this program.
+const NO_CUDA_REMEDY: &str = "check the driver with nvidia-smi, and put libtorch_cuda.so on LD_LIBRARY_PATH, which \
+     `pip install torch==2.11.0` installs in its folder torch/lib; or use --device cpu";
+
 /// Reports whether the driver lists an NVIDIA GPU, even if libtorch cannot use it.
 fn has_nvidia_gpu() -> bool {
     let listed = std::fs::read_dir("/proc/driver/nvidia/gpus");
@@ -221,8 +224,7 @@ fn has_nvidia_gpu() -> bool {
 fn unused_gpu(has_gpu: bool, reason: &str) -> Option<String> {
     has_gpu.then(|| {
         format!(
-            "warning: this machine has a GPU, but training runs on the CPU: {reason}; install libtorch with CUDA by \
-             scripts/libtorch.sh --cuda, or use --device cpu to suppress this warning"
+            "warning: this machine has a GPU, but training runs on the CPU: {reason}; {NO_CUDA_REMEDY}"
         )
     })
 }
@@ -329,7 +331,8 @@ impl MachineArgs {
             files => bail!(PlainError::new(
                 Kind::Damaged,
                 format!(
-                    "{files} damaged files: restore them from a copy, extract again, or skip them with --skip-damaged"
+                    "{}: restore from a copy, extract again, or skip with --skip-damaged",
+                    counted(files, "damaged file")
                 )
             )),
         }

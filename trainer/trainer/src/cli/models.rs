@@ -5,6 +5,7 @@ use std::io::Write as _;
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
+use wavemill_schemas::number::number;
 use wavemill_terminal::output::stdout;
 
 use crate::ffi;
@@ -34,7 +35,7 @@ pub(crate) struct ModelsCommand {
     #[arg(long, value_name = "BANDS,FRAMES", value_parser = shape)]
     shape: Option<[i64; 2]>,
     /// Number of classes to build the model for
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", value_parser = number::<i64>(1..=1_000_000))]
     classes: Option<i64>,
     /// Print JSON on stdout
     #[arg(long)]
@@ -45,17 +46,8 @@ fn shape(text: &str) -> Result<[i64; 2], String> {
     let (bands, frames) = text
         .split_once(',')
         .ok_or("must be two numbers, such as 128,1292")?;
-    match (axis(bands), axis(frames)) {
-        (Some(bands), Some(frames)) => Ok([bands, frames]),
-        _ => Err("bands and frames must be integers from 1 to 1000000".to_owned()),
-    }
-}
-
-fn axis(text: &str) -> Option<i64> {
-    text.trim()
-        .parse()
-        .ok()
-        .filter(|length| (1..=1_000_000).contains(length))
+    let length = number::<i64>(1..=1_000_000);
+    Ok([length(bands.trim())?, length(frames.trim())?])
 }
 
 impl ModelsCommand {

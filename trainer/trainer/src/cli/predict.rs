@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use wavemill_schemas::number::number;
 use wavemill_schemas::run::RunDir;
 use wavemill_terminal::exit::UsageError;
 
@@ -41,10 +42,10 @@ pub(crate) struct PredictCommand {
     #[arg(long, value_enum, default_value = "best")]
     checkpoint: CheckpointArg,
     /// Number of most likely classes to list per line
-    #[arg(long, default_value_t = 3, value_name = "N")]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = number::<usize>(0..))]
     top: usize,
     /// Rows per batch; with 1, each row is classified as soon as it arrives
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = number::<u16>(1..=4096))]
     batch_size: u16,
     /// Read several streams in succession: each is processed independently, and an empty line ends its output
     #[arg(long)]
@@ -85,7 +86,8 @@ impl PredictCommand {
 
         let rows = Rows::open(self.open()?, wanted)?;
         let answered = predict::answer(&trained, rows, options, &mut io::stdout().lock())?;
-        if answered == 0 {
+        // The program that writes a pipe has reported why it has no rows.
+        if answered == 0 && self.stream != Path::new("-") {
             wavemill_terminal::say!("the stream has no rows");
         }
         Ok(0)

@@ -12,7 +12,7 @@ use serde::Serialize;
 use wavemill_evaluation::report::{self, RunRecord, RunStore, SweepRecord};
 use wavemill_pages::{Chart, Page, Part};
 use wavemill_schemas::run::RunDir;
-use wavemill_schemas::text::shown;
+use wavemill_schemas::text::{counted, shown};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::{cannot_write, require_replaceable, write_text};
 use wavemill_terminal::output::{self, stdout};
@@ -205,17 +205,17 @@ impl ReportCommand {
 
         let runs = match &written.runs[..] {
             [run] => format!("run {run}"),
-            runs => format!("{} runs", runs.len()),
+            runs => counted(runs.len(), "run"),
         };
         let plots = match written.plots.len() {
             0 => String::new(),
-            n => format!("; {n} charts as SVG files"),
+            n => format!("; {} as SVG", counted(n, "chart")),
         };
         let line = format!(
-            "{runs}: {} ({}, {} sections, {:.1} s){plots}",
+            "{runs}: {} ({}, {}, {:.1} s){plots}",
             written.out.display(),
             wavemill_pages::bytes(written.bytes as u64),
-            written.sections.len(),
+            counted(written.sections.len(), "section"),
             written.seconds
         );
         output::report(&format!("{}\n", shown(&line)));

@@ -14,9 +14,10 @@ use tch::Device;
 use wavemill_schemas::canonical;
 use wavemill_schemas::config::{Config, Data, Loss, Metric};
 use wavemill_schemas::exit::Kind;
+use wavemill_schemas::number::number;
 use wavemill_schemas::run::Sweep;
 use wavemill_schemas::settings;
-use wavemill_schemas::text::{error_line, shown};
+use wavemill_schemas::text::{counted, error_line, shown};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::sweep::{MedianRule, config_of, finished, values_of};
 use wavemill_terminal::exit::UsageError;
@@ -83,10 +84,10 @@ pub(crate) struct SweepCommand {
     #[arg(long, default_value = "runs", value_name = "DIR")]
     runs: PathBuf,
     /// Number of trials at once, each in its own process; GPUs are assigned in turn
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = number::<u16>(1..=256))]
     jobs: u16,
     /// Run only this trial, from 0; used by --jobs
-    #[arg(long, hide = true, value_name = "N")]
+    #[arg(long, hide = true, value_name = "N", value_parser = number::<usize>(0..))]
     trial: Option<usize>,
     /// Print a JSON line per trial on stdout
     #[arg(long)]
@@ -386,7 +387,10 @@ impl SweepCommand {
             .map_or("-".to_owned(), |best| format!("{best:.4}"));
         let (outcome, reason) = match &trial.error {
             Some(error) => ("failed    ".to_owned(), format!(": {}", shown(error))),
-            None => (format!("{:>3} epochs", trial.values.len()), String::new()),
+            None => {
+                let epochs = counted(trial.values.len(), "epoch");
+                (format!("{epochs:>10}"), String::new())
+            }
         };
         writeln!(
             stdout(),

@@ -350,7 +350,7 @@ fn unsupported_options_are_errors() {
         ..named("lstm")
     };
     let text = refusal(&dropout, &dims());
-    assert!(text.starts_with("model.dropout = 1: from 0"));
+    assert!(text.starts_with("model.dropout = 1: must be from 0"));
 
     let columns = Dims {
         metadata: 0,

@@ -5,6 +5,7 @@ use std::path::Path;
 use wavemill_schemas::config::{Config, Metric, PosWeight, Train};
 use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::run::SUPPORTED_TRACKS_MIN;
+use wavemill_schemas::text::counted;
 
 use super::steps_total;
 use crate::TrainError;
@@ -144,7 +145,7 @@ fn no_rows(data: &Dataset, split: Split) -> PlainError {
             ));
         }
         [one] => one.clone(),
-        [first, more @ ..] => format!("{first} and {} more files", more.len()),
+        [first, more @ ..] => format!("{first} and {}", counted(more.len(), "more file")),
     };
     PlainError::new(
         Kind::Damaged,
@@ -168,7 +169,8 @@ pub(super) fn warnings(
     let left_out = rows % config.data.batch_size;
     if config.data.drop_last && left_out > 0 {
         warnings.push(format!(
-            "data.drop_last leaves out {left_out} training rows an epoch, others each time"
+            "data.drop_last leaves out {} an epoch, others each time",
+            counted(left_out, "training row")
         ));
     }
 

@@ -1,6 +1,7 @@
 //! Formats changes as text, for error messages, previews and `diff`.
 
 use std::fmt;
+use wavemill_schemas::text::counted;
 
 use super::{ClassId, DataChanges, Listed, Relabelled, Renamed};
 
@@ -59,13 +60,12 @@ fn push_sentence<T: fmt::Display>(
     if listed.count == 0 {
         return;
     }
-    let plural = if listed.count == 1 { "" } else { "s" };
     let names = listed.rows.iter().take(EXAMPLES);
     let names: Vec<String> = names.map(ToString::to_string).collect();
     let more = if listed.count > EXAMPLES { ", …" } else { "" };
     words.push(format!(
-        "{} {noun}{plural} {what}: {}{more}",
-        listed.count,
+        "{} {what}: {}{more}",
+        counted(listed.count, noun),
         names.join(", ")
     ));
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::split::NO_SPLIT;
+use wavemill_schemas::text::counted;
 use wavemill_store::shards::FinishedShards;
 use wavemill_store::{Store, StoreError};
 
@@ -51,5 +52,6 @@ pub(crate) fn in_several_splits(
     found.truncate(EXAMPLES);
     let remedy = "split.group_duplicates = true puts copies into one split under the rules artist and stratified";
     let found = found.join("; ");
-    Ok((n > 0).then(|| format!("{n} recordings are in several splits, such as {found}: {remedy}")))
+    let recordings = counted(n, "recording");
+    Ok((n > 0).then(|| format!("{recordings} in several splits, such as {found}: {remedy}")))
 }

@@ -22,7 +22,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use wavemill_schemas::experiment::{BASE, Claim, Counted, Experiment, ExperimentSource, SHIPPED};
 use wavemill_schemas::split::Split;
-use wavemill_schemas::text::{shown, shown_lines};
+use wavemill_schemas::text::{counted, shown, shown_lines};
 use wavemill_terminal::output::stdout;
 
 pub use run::RunArgs;
@@ -139,10 +139,10 @@ fn check(experiment: &str, out: &mut impl Write) -> Result<()> {
     } = &source.experiment;
     Ok(writeln!(
         out,
-        "{name}: ok, {} variants, {} trainings, {} claims",
-        variants.len(),
-        train.len(),
-        claims.len()
+        "{name}: ok, {}, {}, {}",
+        counted(variants.len(), "variant"),
+        counted(train.len(), "training"),
+        counted(claims.len(), "claim")
     )?)
 }
 

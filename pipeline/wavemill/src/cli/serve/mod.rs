@@ -3,6 +3,7 @@
 mod songs;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Bound::{Excluded, Included};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use wavemill_decode::{FILE_BYTES_MAX, OUTPUT_S_MAX};
 use wavemill_runtime::panics::WORKER_NAME;
 use wavemill_schemas::exit::{Kind, PlainError};
+use wavemill_schemas::number::number;
 use wavemill_schemas::size::parse_bytes;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::{SignalGuard, end};
@@ -54,7 +56,7 @@ pub struct ServeCommand {
     #[arg(long = "run", value_name = "DIR", required = true)]
     runs: Vec<PathBuf>,
     /// Port; 0 selects a free one
-    #[arg(long, value_name = "N", default_value_t = 8080)]
+    #[arg(long, value_name = "N", default_value_t = 8080, value_parser = number::<u16>(0..=u16::MAX))]
     port: u16,
     /// Address to listen on; the default accepts connections from this machine only
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
@@ -66,17 +68,17 @@ pub struct ServeCommand {
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_upload)]
     max_upload: usize,
     /// Longest duration of a song, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 900.0, value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 900.0, value_parser = number::<f64>((Excluded(0.0), Included(OUTPUT_S_MAX))))]
     max_duration: f64,
     /// Number of songs received, waiting or computed at the same time; further requests get status 503 and a
     /// Retry-After header
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = number::<u16>(1..=1024))]
     in_flight: u16,
     /// Time limit from the end of an upload to its response, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = number::<u64>(1..=3600))]
     timeout: u64,
     /// Number of songs decoded and computed at the same time [default: the number of processors]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = number::<u16>(1..=1024))]
     threads: Option<u16>,
 }
 
@@ -238,17 +240,6 @@ fn parse_upload(text: &str) -> Result<usize, String> {
         return Err(format!("must be from 1 to {FILE_BYTES_MAX} bytes"));
     }
     Ok(bytes)
-}
-
-fn parse_seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text
-        .parse()
-        .map_err(|_| "expected a number of seconds".to_owned())?;
-    if seconds > 0.0 && seconds <= OUTPUT_S_MAX {
-        Ok(seconds)
-    } else {
-        Err(format!("must be above 0 and at most {OUTPUT_S_MAX}"))
-    }
 }
 
 #[cfg(test)]
