@@ -38,7 +38,7 @@ ALLOWED = {
 }
 FOR_TESTS = {  # with the backend, the stores, the layout of their files and the reports of failures for tests
     "evaluation": "reader",
-    "trainer": "reader",
+    "trainer": "reader tests",
     "options": "tests",
     "kernels": "kernels tests",
     "decode": "tests",

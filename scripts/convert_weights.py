@@ -123,7 +123,7 @@ def main():
     if words.model:
         check(tensors, words.model, words.weights)
     write(tensors, words.out)
-    print(f"{words.out}: {len(tensors)} tensors; wavemill-train fit --init {words.out} --model {words.model or 'NAME'}")
+    print(f"{words.out}: {len(tensors)} tensors; wavemill train fit --init {words.out} --model {words.model or 'NAME'}")
 
 
 if __name__ == "__main__":

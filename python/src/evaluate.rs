@@ -70,7 +70,7 @@ pub(crate) struct PyEvaluated(Evaluated);
 
 #[pymethods]
 impl PyEvaluated {
-    /// The scores as JSON, in the form of `wavemill-train eval --json`.
+    /// The scores as JSON, in the form of `wavemill train eval --json`.
     fn json(&self) -> String {
         // Numbers and texts can always be written as JSON.
         serde_json::to_string(&self.0.evaluation).unwrap_or_default()

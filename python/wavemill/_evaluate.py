@@ -23,7 +23,7 @@ Predictions: TypeAlias = Any
 
 
 class Evaluation(dict[str, Any]):
-    """Scores of predictions, as a dict in the form of ``wavemill-train eval --json``.
+    """Scores of predictions, as a dict in the form of ``wavemill train eval --json``.
 
     The keys: ``target``, ``classes``, ``segments`` (scores of rows), ``tracks_mean`` and ``tracks_majority`` (scores of
     tracks; ``None`` if each track has one row), and ``leaks``. Each level of scores has a ``report``, a ``log_loss`` and
@@ -80,7 +80,7 @@ def evaluated(store: str, version: int, predictions: Predictions, settings: Mapp
 def report(evaluations: Evaluation | Iterable[Evaluation], path: str | os.PathLike[str]) -> None:
     """Write an HTML page about predictions: scores, confusion matrix, classes, calibration, mistakes and leaks.
 
-    The page is one file that loads nothing. It has the sections of ``wavemill-train report``. With several evaluations,
+    The page is one file that loads nothing. It has the sections of ``wavemill train report``. With several evaluations,
     the first one is compared with each of the others on the same tracks.
 
     Parameters

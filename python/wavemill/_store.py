@@ -321,7 +321,7 @@ class Store:
         readers: int = 2,
         prefetch_batches: int = 4,
     ) -> _dataset.Dataset:
-        """Read a split of a feature in batches, in exactly the order of ``wavemill-train``.
+        """Read a split of a feature in batches, in exactly the order of ``wavemill train``.
 
         Iterating over the result yields a dict of numpy arrays per batch of n rows. Threads without the GIL read them
         ahead, and the arrays are not copies.
@@ -461,7 +461,7 @@ class Store:
         split_rule: str | None = None,
         name: str = "predictions",
     ) -> _evaluate.Evaluation:
-        """Compute the scores of predictions for a split, as ``wavemill-train eval`` does.
+        """Compute the scores of predictions for a split, as ``wavemill train eval`` does.
 
         Parameters
         ----------

@@ -35,6 +35,10 @@ fn main() {
 
     // An old-style RPATH also applies to libraries that libtorch loads later (NCCL, cuDNN), without LD_LIBRARY_PATH.
     println!("cargo::rustc-link-arg=-Wl,--disable-new-dtags");
+    // A program that was moved finds the libraries beside it, or in a libtorch beside it.
+    for folder in ["$ORIGIN", "$ORIGIN/../lib", "$ORIGIN/libtorch/lib"] {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
+    }
     for folder in [
         "lib",
         "../nvidia/cu13/lib",

@@ -7,6 +7,7 @@ pub mod command;
 pub mod display;
 pub mod exit;
 pub mod files;
+pub mod help;
 pub mod interrupt;
 pub mod output;
 
@@ -45,7 +46,9 @@ pub fn parse(
     definition: Command,
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<ArgMatches, u8> {
-    let command = with_local_paths(definition);
+    let args: Vec<OsString> = args.into_iter().collect();
+    let shows_all = args.iter().any(|arg| arg == "--help-all");
+    let command = help::with_pages(with_local_paths(definition), shows_all);
     // Only the first command line sets the program's name.
     let _ = PROGRAM.set(command.get_name().to_owned());
 

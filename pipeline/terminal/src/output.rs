@@ -35,13 +35,10 @@ pub enum ProgressFormat {
     None,
 }
 
-/// Heading that separates these options from a command's own in help texts.
-const HEADING: &str = "Options of all commands";
-
 /// Arguments of all commands.
 #[derive(Clone, Debug, Default, Args)]
 pub struct OutputArgs {
-    /// Form of the progress shown on stderr
+    /// How to show progress on stderr: auto (a bar on a terminal, lines elsewhere), plain, bar, json or none
     #[arg(
         long,
         global = true,
@@ -50,13 +47,12 @@ pub struct OutputArgs {
         default_value = "auto",
         hide_possible_values = true
     )]
-    #[arg(help = "Form of the progress on stderr: auto, plain, bar, json or none", help_heading = HEADING)]
     pub progress: ProgressFormat,
     /// Show neither progress nor reports on stderr, only warnings and errors
-    #[arg(long, short, global = true, help_heading = HEADING)]
+    #[arg(long, short, global = true)]
     pub quiet: bool,
     /// Show more in reports: seconds by stage, and the files written
-    #[arg(long, short, global = true, help_heading = HEADING, conflicts_with = "quiet")]
+    #[arg(long, short, global = true, conflicts_with = "quiet")]
     pub verbose: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Fuzz test: the Arrow stream of feature rows that `wavemill features` writes and `wavemill-train predict` reads.
+//! Fuzz test: the Arrow stream of feature rows that `wavemill features` writes and `wavemill train predict` reads.
 
 use std::cell::RefCell;
 use std::fs::File;

@@ -1,6 +1,7 @@
 //! Helpers shared by tests of several crates: the location of the real test data, tests that are ignored if it is
-//! missing, and the options of features.
+//! missing, the options of features, and the examples of the help.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use libtest_mimic::{Arguments, Failed, Trial, run};
@@ -51,4 +52,67 @@ macro_rules! options {
     (@ $key:ident $value:expr) => {
         From::from($value)
     };
+}
+
+/// Returns the command lines of `program` in the examples of the reviewed help pages, each with the name of its page.
+/// `program` may be several words, such as `wavemill train`; a command line begins with them as one word.
+pub fn help_examples(program: &str) -> Vec<(String, Vec<String>)> {
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(pages).expect("the snapshots") {
+        let path = entry.expect("a snapshot").path();
+        let page = path
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        if !page.contains("help") {
+            continue;
+        }
+
+        let text = fs::read_to_string(&path).expect("UTF-8");
+        let text = text.replace("\\\n", " ").replace("{}/16", "1/16");
+        let lines = text.lines().skip_while(|line| !line.starts_with("Example"));
+        let commands = lines
+            .filter(|line| line.starts_with("  "))
+            .flat_map(shell_commands);
+        found.extend(commands.filter_map(|words| Some((page.clone(), started(program, words)?))));
+    }
+    assert!(found.len() > 10, "{program}: {} examples", found.len());
+    found
+}
+
+/// Returns the command line of `program` in `words`, which may have another program before it that starts it.
+fn started(program: &str, words: Vec<String>) -> Option<Vec<String>> {
+    let names: Vec<&str> = program.split(' ').collect();
+    let start = words
+        .windows(names.len())
+        .position(|words| words == names)?;
+    let mut line = vec![program.to_owned()];
+    line.extend_from_slice(&words[start + names.len()..]);
+    Some(line)
+}
+
+/// Splits a line for a shell into the words of its commands. The words that follow `<` and `>` are commands as well.
+fn shell_commands(line: &str) -> Vec<Vec<String>> {
+    let mut commands = vec![vec![String::new()]];
+    let mut quote = None;
+    for letter in line.replace("$SLURM_ARRAY_TASK_ID", "1").chars() {
+        let command = commands.last_mut().expect("a command");
+        let word = command.last_mut().expect("a word");
+        match (letter, quote) {
+            (_, Some(open)) if letter == open => quote = None,
+            (_, Some(_)) => word.push(letter),
+            ('\'' | '"', None) => quote = Some(letter),
+            ('#', None) if word.is_empty() => break,
+            ('|' | ';' | '<' | '>' | '(' | ')', None) => commands.push(vec![String::new()]),
+            (' ', None) if word.is_empty() => {}
+            (' ', None) => command.push(String::new()),
+            (_, None) => word.push(letter),
+        }
+    }
+    for command in &mut commands {
+        command.retain(|word| !word.is_empty());
+    }
+    commands
 }

@@ -43,19 +43,57 @@ fn snapshot(name: &str, text: &str) -> Result<(), Failed> {
     .into())
 }
 
-/// Returns the subcommands listed in a help text.
+/// Returns the subcommands listed in a help text, which may be in several groups. Names of arguments are in brackets or
+/// in upper case.
 fn subcommands(help: &str) -> Vec<String> {
-    let lines = help
-        .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| !line.is_empty());
-    let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let lines = help.lines().take_while(|line| !line.starts_with("Options"));
+    let names = lines.filter_map(|line| line.strip_prefix("  "));
     names
+        .filter(|line| line.starts_with(|letter: char| letter.is_ascii_lowercase()))
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
         .map(str::to_owned)
         .collect()
+}
+
+/// Columns of a line of examples: a narrow terminal wraps longer lines, which can then not be copied.
+const EXAMPLE_COLUMNS: usize = 80;
+/// Columns of other lines.
+const LINE_COLUMNS: usize = 100;
+
+/// Checks what all help pages have in common: examples that can be copied, one line for the options of all commands,
+/// and one line per option where it fits.
+fn check_page(page: &str) -> Result<(), Failed> {
+    let mut is_example = false;
+    for line in page.lines() {
+        is_example |= line.starts_with("Example");
+        let most = match is_example && line.starts_with("  ") {
+            true => EXAMPLE_COLUMNS,
+            false => LINE_COLUMNS,
+        };
+        within(
+            &format!("columns of `{line}`"),
+            line.chars().count(),
+            0..=most,
+        )?;
+    }
+    same("examples", is_example, true)?;
+    contains(page, "  -h, --help")?;
+
+    let is_first = page.contains("Usage: wavemill [OPTIONS] <COMMAND>");
+    let line = "\nOptions and exit codes of all commands: see `wavemill --help`\n";
+    same("line about options", page.contains(line), !is_first)?;
+    same(
+        "options of all commands",
+        page.contains("--quiet"),
+        is_first,
+    )?;
+    // clap puts the text of an option below its name if one of them has two texts.
+    same(
+        "texts below options",
+        page.contains("Possible values:"),
+        false,
+    )
 }
 
 /// Function that returns a command of one of the programs with the given arguments.
@@ -91,11 +129,7 @@ fn help_equals_snapshots(name: &str, program: Start, least: usize) -> Result<(),
             ),
             &ran.out,
         )?;
-        same(
-            "Examples",
-            ran.out.contains("Example") || words.len() > 1,
-            true,
-        )?;
+        check_page(&ran.out)?;
 
         // `wavemill train` passes all its arguments on, including `--help`. The help of `wavemill-train` is
         // reviewed separately.
@@ -107,6 +141,92 @@ fn help_equals_snapshots(name: &str, program: Start, least: usize) -> Result<(),
     }
 
     within("commands", seen, least..)
+}
+
+#[apply(trial)]
+#[needs(has_trainer)]
+fn trainers_help_is_found_by_every_way() -> Result<(), Failed> {
+    for (words, wanted) in [
+        ("help train fit", "train-help-fit"),
+        ("train help fit", "train-help-fit"),
+        ("train fit --help", "train-help-fit"),
+        ("help train", "train-help"),
+        ("train --help", "train-help"),
+    ] {
+        snapshot(wanted, &run(&mut wavemill(argv(words))).exits(0)?.out)?;
+    }
+
+    let all = run(&mut wavemill(argv("train fit --help-all")))
+        .exits(0)?
+        .out;
+    contains(&all, "\n      --no-verify ")
+}
+
+/// Puts a built program into a folder, as an installation does.
+fn install(name: &str, folder: &Path) -> Result<PathBuf, Failed> {
+    let installed = folder.join(name);
+    fs::copy(program(name), &installed)?;
+    Ok(installed)
+}
+
+#[apply(trial)]
+fn missing_trainer_is_an_error_with_a_remedy() -> Result<(), Failed> {
+    let folder = scratch("no-trainer");
+    let wavemill = install("wavemill", &folder)?;
+    let ran = run(Command::new(&wavemill)
+        .args(["train", "models"])
+        .env("PATH", "/nowhere"));
+    let wanted = format!(
+        "wavemill: cannot start wavemill-train: it is neither in {} nor on PATH; build it in a checkout of wavemill with \
+         `scripts/libtorch.sh && scripts/build.sh -p wavemill-trainer`, and copy it there\n",
+        folder.display()
+    );
+    same("stderr", ran.exits(2)?.err, wanted)
+}
+
+#[apply(trial)]
+#[needs(has_trainer)]
+fn trainer_without_its_libraries_is_an_error_with_a_remedy() -> Result<(), Failed> {
+    let folder = scratch("no-libtorch");
+    let wavemill = install("wavemill", &folder)?;
+    let trainer = install("wavemill-train", &folder)?;
+    // The program names its libraries. One that exists nowhere is like one that is not installed.
+    let mut bytes = fs::read(&trainer)?;
+    let names = bytes
+        .windows(9)
+        .enumerate()
+        .filter(|(_, name)| *name == b"libc10.so");
+    let places: Vec<usize> = names.map(|(place, _)| place).collect();
+    for place in places {
+        bytes[place..place + 9].copy_from_slice(b"libc99.so");
+    }
+    fs::write(&trainer, bytes)?;
+
+    let ran = run(Command::new(&wavemill).args(["train", "models"]));
+    let wanted = "wavemill: cannot start wavemill-train: its library libc99.so is not found; put libtorch 2.11 in a folder \
+                  `libtorch` beside wavemill-train, or add the folder `torch/lib` of an installed torch 2.11 to \
+                  LD_LIBRARY_PATH\n";
+    same("stderr", ran.exits(2)?.err, wanted.to_owned())
+}
+
+#[apply(trial)]
+#[needs(has_trainer)]
+fn moved_trainer_finds_the_libtorch_beside_it() -> Result<(), Failed> {
+    let folder = scratch("moved-trainer");
+    let trainer = install("wavemill-train", &folder)?;
+    // The loader lists the places of libraries with this variable.
+    let listing = |trainer: &Path| run(Command::new(trainer).env("LD_TRACE_LOADED_OBJECTS", "1"));
+    let before = listing(&trainer).exits(0)?.out;
+    let line = before.lines().find(|line| line.contains("libc10.so =>"));
+    let place = line
+        .and_then(|line| line.split_whitespace().nth(2))
+        .ok_or("no libc10")?;
+
+    let beside = folder.join("libtorch/lib");
+    fs::create_dir_all(&beside)?;
+    std::os::unix::fs::symlink(place, beside.join("libc10.so"))?;
+    let wanted = format!("libc10.so => {}/libc10.so", beside.display());
+    contains(&listing(&trainer).exits(0)?.out, &wanted)
 }
 
 /// Command lines whose exit code and stderr are compared with a snapshot. `STORE`, `DATA` and `AUDIO` are
@@ -300,7 +420,7 @@ fn errors_equal_snapshot(name: &str, program: Start, wrong: &[&str]) -> Result<(
         let program = if name == "errors" {
             "wavemill"
         } else {
-            "wavemill-train"
+            "wavemill train"
         };
         text += &format!("$ {program} {}\n{said}exit {code}\n\n", words.join(" "));
     }

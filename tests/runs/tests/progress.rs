@@ -41,12 +41,12 @@ fn a_log_of_training_has_lines_and_epochs() -> Result<(), Failed> {
     let ran = run(&mut training(&scratch("training-log"))).exits(0)?;
     same(
         "a line of progress",
-        has(&ran.err, "wavemill-train: epoch ", " steps, training loss "),
+        has(&ran.err, "wavemill train: epoch ", " steps, training loss "),
         true,
     )?;
     for epoch in [
-        "wavemill-train: epoch 1 of 2 ended: training loss ",
-        "wavemill-train: epoch 2 of 2 ended: ",
+        "wavemill train: epoch 1 of 2 ended: training loss ",
+        "wavemill train: epoch 2 of 2 ended: ",
     ] {
         same(epoch, has(&ran.err, epoch, "; validation loss "), true)?;
     }

@@ -778,7 +778,7 @@ fn startup_errors_are_reported() -> Result<(), Failed> {
         ran.err
             .lines()
             .last()
-            .is_some_and(|line| line.starts_with("wavemill-train: ")),
+            .is_some_and(|line| line.starts_with("wavemill train: ")),
         true,
     )
 }

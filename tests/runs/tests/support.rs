@@ -194,7 +194,7 @@ pub(crate) fn trainer<S: AsRef<std::ffi::OsStr>>(
     command
 }
 
-/// Returns a `wavemill-train fit` command that trains on a store and writes to a folder of runs.
+/// Returns a `wavemill train fit` command that trains on a store and writes to a folder of runs.
 pub(crate) fn fit(store: &Path, runs: &Path) -> Command {
     let mut command = trainer(["fit", "--device", "cpu", "--threads", "1", "--store"]);
     command.arg(store).arg("--runs").arg(runs);
@@ -271,7 +271,7 @@ impl Ran {
         let mut lines: Vec<&str> = self.err.lines().collect();
         let last = lines
             .pop()
-            .filter(|line| line.starts_with("wavemill: ") || line.starts_with("wavemill-train: "));
+            .filter(|line| line.starts_with("wavemill: ") || line.starts_with("wavemill train: "));
 
         // A second error line would be an unexpected one, such as the message of a panic.
         match last {
@@ -303,7 +303,7 @@ fn is_aside(line: &str) -> bool {
     };
 
     let epoch = said
-        .strip_prefix("wavemill-train: epoch ")
+        .strip_prefix("wavemill train: epoch ")
         .and_then(|rest| rest.split_once(" of "));
     let is_progress = epoch.is_some_and(|(number, _)| number.parse::<u32>().is_ok());
     let starts = ["warning: ", "stopping after ", "splits: "];

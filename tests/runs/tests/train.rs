@@ -211,7 +211,7 @@ fn signal_ends_in_order(name: &str, nproc: usize) -> Result<(), Failed> {
 
     let stopped = run_in(&runs)?;
     let said = format!(
-        "stopped at step {}; resume with: wavemill-train fit --resume",
+        "stopped at step {}; resume with: wavemill train fit --resume",
         last_step(&runs)
     );
     ran.says(&[&said, stopped.to_str().unwrap()])?;

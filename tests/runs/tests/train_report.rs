@@ -1,4 +1,4 @@
-//! `wavemill-train report`: the page shows the content of the runs' folders, lists missing files, and loads nothing
+//! `wavemill train report`: the page shows the content of the runs' folders, lists missing files, and loads nothing
 //! else.
 
 use std::fs;

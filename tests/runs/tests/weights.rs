@@ -225,7 +225,7 @@ fn a_converted_file_starts_a_model() -> Result<(), Failed> {
         .exits(0)?
         .out;
 
-    contains(&said, ": 265 tensors; wavemill-train fit --init ")?;
+    contains(&said, ": 265 tensors; wavemill train fit --init ")?;
 
     let second = train(&folder, "second", &["--init", to.to_str().ok_or("a path")?])?;
     let result: Value = serde_json::from_slice(&fs::read(second.join("result.json"))?)?;

@@ -183,7 +183,7 @@ impl TrainingList {
             .map_err(|_| damaged(path, "it does not say what it is"))?;
         if metadata.format > FORMAT {
             return Err(format!(
-                "{}: format {}; this wavemill-train reads up to {FORMAT}: use a newer one",
+                "{}: format {}; this `wavemill train` reads up to {FORMAT}: use a newer one",
                 path.display(),
                 metadata.format
             ));

@@ -11,7 +11,7 @@ use crate::models::init;
 use crate::predict::{ExpectedFeature, Rows};
 use crate::safetensors;
 
-/// Reads consecutive streams of rows, as `wavemill-train predict` does, until their end or an error.
+/// Reads consecutive streams of rows, as `wavemill train predict` does, until their end or an error.
 pub fn read_stream(mut input: &[u8], feature: &FeatureEntry) {
     let wanted = ExpectedFeature {
         feature,

@@ -394,7 +394,7 @@ impl<'a> Run<'a> {
             if stepped.stops > 0 {
                 self.save()?;
                 let message = format!(
-                    "stopped at step {}; resume with: wavemill-train fit --resume {}",
+                    "stopped at step {}; resume with: wavemill train fit --resume {}",
                     self.state.step,
                     self.job.folder.display()
                 );

@@ -15,13 +15,9 @@ use wavemill_terminal::exit::UsageError;
 /// Flags that select the backend for features.
 #[derive(Debug, Args)]
 pub struct BackendArgs {
-    /// Backend for features: auto, cpu or cuda [default: auto, which is cuda if that works]; part of the engine
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "WAVEMILL_BACKEND",
-        hide_env_values = true
-    )]
+    /// What computes features: cpu, cuda, or auto, which is cuda if that works; files are equal byte for byte only with the
+    /// same one [default: auto]
+    #[arg(long, value_name = "NAME", env = "WAVEMILL_BACKEND")]
     pub backend: Option<String>,
     /// Numbers of the GPUs to use, all of one kind [default: 0]
     #[arg(
@@ -30,7 +26,7 @@ pub struct BackendArgs {
         value_delimiter = ',',
         value_parser = number::<usize>(0..),
         env = "WAVEMILL_DEVICES",
-        hide_env_values = true
+        hide_short_help = true
     )]
     pub devices: Vec<usize>,
 }

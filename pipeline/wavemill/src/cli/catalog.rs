@@ -17,18 +17,13 @@ use crate::export::catalogs::{self, CatalogFormat, CatalogJob, CatalogReport};
 const EXAMPLES: &str = "\
 Examples:
   wavemill catalog --store store --format iceberg --out lake
-  wavemill catalog --store s3://bucket/store --version paper --format iceberg \\
-      --out lake
   wavemill catalog --store store --format ducklake --out lake
   duckdb < lake/ducklake.sql; duckdb ducklake:lake/wavemill.ducklake
 
 iceberg: a folder per table with its metadata, which refers to the store's files; engines may not delete them. \
 ducklake: a script that makes a DuckLake, and hard links to the store's files, because a DuckLake owns its files.
 
-Both contain absolute paths and no data. Keep the version with `wavemill tag`, or `wavemill gc` may remove its files.
-
-Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
-7 another process is writing --out, 130 interrupted (no output remains).";
+Both contain absolute paths and no data. Keep the version with `wavemill tag`, or `wavemill gc` may remove its files.";
 
 /// Write table metadata for other engines: Apache Iceberg or DuckLake
 #[derive(Debug, Args)]

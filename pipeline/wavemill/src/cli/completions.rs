@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use clap::Args;
 use clap_complete::Shell;
+use wavemill_terminal::help::with_pages;
 use wavemill_terminal::output::stdout;
 
 use super::definition;
@@ -14,11 +15,9 @@ Examples:
   wavemill completions bash \\
       > ~/.local/share/bash-completion/completions/wavemill
   wavemill completions zsh > ~/.zfunc/_wavemill
-  wavemill completions fish > ~/.config/fish/completions/wavemill.fish
+  wavemill completions fish > ~/.config/fish/completions/wavemill.fish";
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage.";
-
-/// Write a shell's completion script to stdout
+/// Print the completion script of a shell
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CompletionsCommand {
@@ -31,7 +30,8 @@ impl CompletionsCommand {
     pub(super) fn run(&self) -> Result<u8> {
         // The script is generated in memory first, because the generator panics if the reader closes its pipe.
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut definition(), "wavemill", &mut script);
+        let mut command = with_pages(definition(), true);
+        clap_complete::generate(self.shell, &mut command, "wavemill", &mut script);
         stdout().write_all(&script)?;
         Ok(0)
     }

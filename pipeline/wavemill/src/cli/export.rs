@@ -41,12 +41,9 @@ samples (pcm) and for mel bands without normalize, which are approximate, becaus
 datasets.load_dataset, versions 4 and 5. webdataset: tar files of samples, one per file of the store. fma-features: all statistics (recipe fma-features) in one \
 file, laid out as FMA's features.csv.
 
-The store's files are compared with their hashes first. Rows keep their order and stored values.
+The store's files are compared with their hashes first. Rows keep their order and stored values.";
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
-7 another process is writing --out, 130 interrupted (no output remains).";
-
-/// Write a feature of a store as arrays, pictures, sounds or a dataset for other tools
+/// Write a feature as arrays, pictures, sounds or a dataset
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ExportCommand {

@@ -39,8 +39,7 @@ Examples:
 
 To continue a killed or interrupted run, repeat the same command. On a complete store, it has nothing to do.
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage or recipe, 3 store damaged, 4 store of another plan, or too many files not found, 5 no space or read-only, \
-7 another wavemill is writing the store, 130 interrupted.";
+Exit code 4 also if too many files are not found.";
 
 /// Maximum number of moved tracks that a summary line names; the JSON report contains all of them.
 const MERGES_SHOWN: usize = 3;
@@ -56,7 +55,7 @@ pub struct ExtractCommand {
     #[arg(long, value_name = "PATH")]
     pub metadata: Option<StorePlace>,
     /// A further table for the SQL of cleaning steps, in a CSV, TSV, Parquet or JSON lines file; may be repeated
-    #[arg(long = "table", value_name = "NAME=FILE", value_parser = parse_table)]
+    #[arg(long = "table", value_name = "NAME=FILE", value_parser = parse_table, hide_short_help = true)]
     pub tables: Vec<(String, PathBuf)>,
     /// Folder or zip of the audio, or its address such as s3://bucket/music or https://host/music.zip
     #[arg(long, value_name = "PATH")]
@@ -67,7 +66,7 @@ pub struct ExtractCommand {
     /// Change a value of the recipe, such as features.log_mel.n_mels=96
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub sets: Vec<String>,
-    /// Keep N clips, chosen by hash; classes and splits stay those of all rows
+    /// Extract only N clips, chosen by hash; classes and splits are those of all clips
     #[arg(long, value_name = "N", value_parser = number::<u64>(1..))]
     pub limit: Option<u64>,
     /// Largest fraction of rejected clips; above it nothing is committed. If it is more than 0.5, it also allows as many
@@ -76,7 +75,7 @@ pub struct ExtractCommand {
     pub max_reject_fraction: Option<f64>,
     /// Largest fraction of the last version's clips whose files are not found, as when a folder is not mounted; above
     /// it nothing is written
-    #[arg(long, value_name = "F", default_value_t = MAX_SHRINK, value_parser = number::<f64>(0.0..=1.0))]
+    #[arg(long, value_name = "F", default_value_t = MAX_SHRINK, value_parser = number::<f64>(0.0..=1.0), hide_short_help = true)]
     pub max_shrink: f64,
     /// Threads, memory and instructions.
     #[command(flatten)]
@@ -89,19 +88,24 @@ pub struct ExtractCommand {
     pub resplit: bool,
     /// Take the splits from a CSV or Parquet file instead of the store's last version; it needs the columns of a
     /// store's table `sides`
-    #[arg(long, value_name = "FILE", conflicts_with = "resplit")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "resplit",
+        hide_short_help = true
+    )]
     pub sides: Option<PathBuf>,
     /// Renumber all classes in the order of their names, including those with ids in the store's last version
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub renumber: bool,
     /// Compute all rows and reuse none of the store's last version; the files are the same either way
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub recompute: bool,
     /// Discard an unfinished run that used another engine
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub restart: bool,
     /// Follow links that leave the audio folder
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub allow_outside: bool,
     /// Show the rows left after every step, an estimate, and the outcome of the run; write nothing
     #[arg(long)]
@@ -120,8 +124,8 @@ pub struct MachineArgs {
     /// Memory limit of the process, such as 4GiB
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = |text: &str| parse_at_least(text, MEMORY_LIMIT_BYTES_MIN as usize), env = "WAVEMILL_MEMORY_LIMIT")]
     pub memory_limit: usize,
-    /// Instruction set, a part of the engine and so of the guarantee of equal bytes [default: the best of this machine]
-    #[arg(long, value_name = "LEVEL", value_parser = ["x86-64-v3", "scalar"])]
+    /// Instruction set: files are equal byte for byte only with the same one [default: the best of this machine]
+    #[arg(long, value_name = "LEVEL", value_parser = ["x86-64-v3", "scalar"], hide_short_help = true)]
     pub isa: Option<String>,
     /// Backend that computes features.
     #[command(flatten)]

@@ -30,15 +30,12 @@ Examples:
   wavemill features song.mp3 --recipe fma-large --feature log_mel \\
       --format npy --out song.npy
   wavemill features *.mp3 --recipe mine.toml --feature mfcc > mfcc.jsonl
-  wavemill features song.mp3 --recipe fma-large --feature log_mel \\
-      --format arrow --out song.arrow
   wavemill features album/ @others.txt --recipe mine.toml --feature mfcc \\
       > mfcc.jsonl
 
-Exit codes: 0 ok, 1 failed, or a clip has no rows (stderr names each with its reason; the others are written), \
-2 wrong usage or recipe, 5 no space or read-only, 7 another process is writing --out.";
+Exit code 1 also if a clip has no rows: stderr names each with its reason, and the others are written.";
 
-/// Compute the rows that extract would store for some clips
+/// Compute features of single audio files, without a store
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct FeaturesCommand {

@@ -31,7 +31,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, CommandFactory, Parser};
+use clap::{Args, Command};
 use wavemill_runtime::panics;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::number::number;
@@ -39,6 +39,7 @@ use wavemill_schemas::version_name::VersionName;
 use wavemill_store::{Store, StoreError, StorePlace};
 use wavemill_terminal::command::{self, Subcommand, subcommand, with_subcommands};
 use wavemill_terminal::exit::{UsageError, finish};
+use wavemill_terminal::help::with_groups;
 use wavemill_terminal::interrupt::at_once;
 use wavemill_terminal::output::OutputArgs;
 use wavemill_terminal::with_local_paths;
@@ -47,7 +48,8 @@ use completions::CompletionsCommand;
 
 const AFTER_HELP: &str = "\
 Examples:
-  wavemill demo     # creates a small data set, extracts and queries it
+  wavemill demo               # makes a small data set, extracts and queries it
+  wavemill help train fit     # the options and examples of a command
   wavemill extract --recipe fma-large --metadata fma_metadata.zip \\
       --audio fma_large.zip --store store
   wavemill sql --store store \\
@@ -55,12 +57,9 @@ Examples:
   wavemill features song.mp3 --recipe fma-large --feature log_mel \\
       --format npy --out song.npy
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, \
-7 another wavemill is writing the store, 130 interrupted.";
-
-/// Exit codes of the commands that read a store.
-const READER_EXIT_CODES: &str =
-    "Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged.";
+Exit codes: 0 ok, 1 failed, 2 wrong usage, recipe, query or configuration, or no such store, version, run or device, \
+3 store or checkpoint damaged, 4 store of another plan or feature, 5 no space or read-only, 7 another wavemill is writing \
+the store or the output, 8 nothing to do (only with --dry-run), 9 shards are missing (only `commit`), 130 interrupted.";
 
 // Last lines of commands that a signal ends.
 const NOTHING_DONE: &str = "interrupted before anything was done; nothing was written";
@@ -74,15 +73,17 @@ const COMPUTING: &str = "interrupted while features were computed; the output is
 const UNPREDICTED: &str = "interrupted; some clips have no prediction";
 const UNLOADED: &str = "interrupted before the models were loaded";
 
-/// Turn a music archive into a versioned feature store in Parquet that can be queried with SQL
-#[derive(Debug, Parser)]
-#[command(name = "wavemill", version, after_help = AFTER_HELP)]
-struct Cli {
-    #[command(flatten)]
-    output: OutputArgs,
-}
+/// The groups of subcommands in the help, in the order in which a user needs them.
+const GROUPS: &[(&str, &[&str])] = &[
+    ("Start", &["demo", "recipe", "completions"]),
+    ("Build", &["extract", "features"]),
+    ("Read", &["sql", "info", "report", "export", "catalog"]),
+    ("Models", &["train", "predict", "serve", "experiment"]),
+    ("Manage", &["verify", "diff", "tag", "gc"]),
+    ("Several machines", &["plan", "work", "commit"]),
+];
 
-/// Returns the subcommands, in the order of the help.
+/// Returns the subcommands.
 fn subcommands() -> Vec<Subcommand> {
     vec![
         subcommand("extract", NOTHING_DONE, extract::ExtractCommand::run),
@@ -110,8 +111,22 @@ fn subcommands() -> Vec<Subcommand> {
 }
 
 /// Returns the definition of the command line.
-fn definition() -> clap::Command {
-    with_subcommands(Cli::command(), subcommands())
+fn definition() -> Command {
+    let program = Command::new("wavemill")
+        .about("Turn a music archive into a versioned feature store in Parquet that can be queried with SQL")
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(AFTER_HELP);
+    with_groups(with_subcommands(program, subcommands()), GROUPS)
+}
+
+/// Turns `help train fit` into `train fit --help`, because the trainer, another program, has the help of its commands.
+fn trainers_help(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    if args.len() > 2 && args[1] == "help" && args[2] == "train" {
+        args.remove(1);
+        args.push("--help".into());
+    }
+    args
 }
 
 /// Runs the command line `args`, whose first word is the path of the program, and returns its exit code.
@@ -126,7 +141,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         std::mem::forget(fail::FailScenario::setup());
     }
 
-    let matches = match wavemill_terminal::parse(definition(), args) {
+    let matches = match wavemill_terminal::parse(definition(), trainers_help(args)) {
         Ok(matches) => matches,
         Err(code) => return code,
     };
@@ -205,7 +220,7 @@ impl WaitArgs {
 /// # Errors
 /// An error of clap if the line is wrong.
 pub fn command_of<C: Args>(line: &[&OsStr]) -> Result<C> {
-    let command = C::augment_args(clap::Command::new("wavemill").no_binary_name(true));
+    let command = C::augment_args(Command::new("wavemill").no_binary_name(true));
     let command = with_local_paths(command);
     Ok(C::from_arg_matches(&command.try_get_matches_from(line)?)?)
 }
@@ -226,48 +241,77 @@ pub fn from_options<C: Args>(options: &[OsString]) -> Result<C> {
 
 #[cfg(test)]
 mod tests {
+    use clap::error::ErrorKind;
+
     use super::*;
 
-    /// Width in columns of the narrowest terminal that help is formatted for.
-    const TERMINAL_COLUMNS: usize = 80;
-
-    fn list(command: clap::Command, name: &str, found: &mut Vec<(String, clap::Command)>) {
-        let name = format!("{name} {}", command.get_name());
-        command
-            .get_subcommands()
-            .for_each(|one| list(one.clone(), &name, found));
-        found.push((name, command));
+    /// Names of the subcommands of `command` in their order in the definition.
+    fn names(command: &Command) -> Vec<&str> {
+        command.get_subcommands().map(Command::get_name).collect()
     }
 
-    /// Examples appear in the help exactly as written, so that they can be copied; other lines may be wrapped.
     #[test]
-    fn help_examples_are_valid() {
-        let mut commands = Vec::new();
-        list(definition(), "", &mut commands);
-        assert!(commands.len() > 14);
+    fn every_command_is_in_one_group_of_the_help() {
+        let mut grouped: Vec<&str> = GROUPS
+            .iter()
+            .flat_map(|(_, names)| *names)
+            .copied()
+            .collect();
+        grouped.sort_unstable();
 
-        for (name, command) in commands {
-            let written = command
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            let shown = command
-                .term_width(TERMINAL_COLUMNS)
-                .render_long_help()
-                .to_string();
+        let definition = definition();
+        let mut defined = names(&definition);
+        defined.sort_unstable();
+        assert_eq!(grouped, defined);
+    }
 
-            let examples: Vec<&str> = written
-                .lines()
-                .filter(|line| line.starts_with("  "))
-                .collect();
-            assert!(
-                !examples.is_empty() && written.contains("xit code"),
-                "{name}: {written}"
-            );
-
-            for line in examples {
-                assert!(shown.lines().any(|shown| shown == line), "{name}: {line}");
-            }
+    #[test]
+    fn examples_of_the_help_can_be_parsed() {
+        for (page, words) in wavemill_tests::help_examples("wavemill") {
+            // The trainer parses its own command lines.
+            let args = trainers_help(words.iter().map(OsString::from));
+            let parsed = definition().try_get_matches_from(args);
+            assert!(parsed.is_ok(), "{page}: {words:?}: {:?}", parsed.err());
         }
+    }
+
+    #[test]
+    fn help_of_the_trainer_is_asked_of_the_trainer() {
+        for (line, wanted) in [
+            ("wavemill help train fit", "wavemill train fit --help"),
+            ("wavemill help train", "wavemill train --help"),
+            ("wavemill help sql", "wavemill help sql"),
+            ("wavemill help", "wavemill help"),
+        ] {
+            let args = trainers_help(line.split(' ').map(OsString::from));
+            let wanted: Vec<&str> = wanted.split(' ').collect();
+            assert_eq!(args, wanted);
+        }
+    }
+
+    #[test]
+    fn rare_options_are_in_the_complete_help_only() {
+        let page = |line: &str| {
+            let args: Vec<&str> = line.split(' ').collect();
+            let command = wavemill_terminal::help::with_pages(definition(), line.ends_with("-all"));
+            let error = command.try_get_matches_from(args).expect_err("help");
+            assert_eq!(error.kind(), ErrorKind::DisplayHelp);
+            error.to_string()
+        };
+
+        let short = page("wavemill extract --help");
+        assert!(!short.contains("--renumber"), "{short}");
+        assert!(
+            short.ends_with("--help-all shows 9 more options.\n"),
+            "{short}"
+        );
+
+        let all = page("wavemill extract --help-all");
+        assert!(all.contains("--renumber"), "{all}");
+        assert!(!all.contains("more options."), "{all}");
+
+        // No option of `plan` is its own.
+        assert!(!page("wavemill plan --help").contains("--limit"));
+        assert!(page("wavemill plan --help-all").contains("--limit"));
     }
 }

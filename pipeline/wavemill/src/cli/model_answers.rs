@@ -9,7 +9,7 @@ use wavemill_schemas::text::shown;
 /// Number of spaces between two columns of a table.
 const GAP: usize = 2;
 
-/// Predictions of several runs, as JSON lines of `wavemill-train predict`.
+/// Predictions of several runs, as JSON lines of `wavemill train predict`.
 #[derive(Debug, Default)]
 pub(super) struct ModelAnswers {
     runs: Vec<String>,
@@ -27,7 +27,7 @@ impl ModelAnswers {
         self.runs.push(run.to_owned());
         for line in text.lines() {
             let object = serde_json::from_str(line).with_context(|| {
-                format!("unexpected output of wavemill-train predict: `{line}`: check that its version is the same")
+                format!("unexpected output of wavemill train predict: `{line}`: check that its version is the same")
             })?;
             self.lines.push((index, object));
         }

@@ -55,7 +55,8 @@ pub(super) fn not_there(name: &str, build: &str) -> String {
     let executable = executable();
     let folder = executable.parent().unwrap_or(Path::new(".")).display();
     format!(
-        "cannot start {name}: searched in {folder} and on PATH; build it next to wavemill with {build}"
+        "cannot start {name}: it is neither in {folder} nor on PATH; build it in a checkout of wavemill with {build}, and \
+         copy it there"
     )
 }
 
@@ -74,7 +75,7 @@ mod tests {
 
         let message = not_there("demo-audio", "`x`");
         assert!(
-            message.contains(&format!("searched in {folder} and on PATH")),
+            message.contains(&format!("neither in {folder} nor on PATH")),
             "{message}"
         );
 

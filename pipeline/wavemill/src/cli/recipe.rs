@@ -18,29 +18,14 @@ const EXAMPLES: &str = "\
 Examples:
   wavemill recipe list
   wavemill recipe show fma-large > mine.toml
+  wavemill recipe show fma-large --set features.mfcc=none
   wavemill recipe show demo --set features.log_mel.n_mels=128 --json
   wavemill recipe check mine.toml --set split.rule=artist \\
       --set audio.duration_s=none
 
-Exit codes: 0 ok, 1 failed, 2 recipe not found or invalid (the message names the line).";
+The message about an invalid recipe names the line. Warnings of `check` are on stdout.";
 
-const LIST_EXAMPLE: &str = "Example:\n  wavemill recipe list\n\nExit codes: 0 ok, 1 failed.";
-
-const SHOW_EXAMPLES: &str = "\
-Examples:
-  wavemill recipe show fma-large > mine.toml
-  wavemill recipe show demo --set features.log_mel.n_mels=128 --json
-  wavemill recipe show fma-large --set features.mfcc=none
-
-Exit codes: 0 ok, 1 failed, 2 recipe not found or invalid.";
-
-const CHECK_EXAMPLE: &str = "\
-Example:
-  wavemill recipe check mine.toml --set split.rule=artist
-
-Exit codes: 0 valid (warnings are on stdout), 1 failed, 2 recipe not found or invalid.";
-
-/// List, show and check recipes.
+/// List, show and check recipes
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct RecipeCommand {
@@ -51,10 +36,8 @@ pub struct RecipeCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the shipped recipes, one per line: name, split rule, features, purpose
-    #[command(after_help = LIST_EXAMPLE)]
     List,
     /// Print the text of a recipe, including comments
-    #[command(after_help = SHOW_EXAMPLES)]
     Show {
         #[command(flatten)]
         which: RecipeArgs,
@@ -63,7 +46,6 @@ enum Action {
         json: bool,
     },
     /// Check a recipe for errors, and show its warnings
-    #[command(after_help = CHECK_EXAMPLE)]
     Check {
         #[command(flatten)]
         which: RecipeArgs,

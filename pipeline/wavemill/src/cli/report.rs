@@ -26,15 +26,11 @@ Examples:
   wavemill report --store store
   wavemill report --store store --version paper --out paper.html
   wavemill report --store store --audio fma_large.zip    # with players
-  wavemill report --store store --json
 
 The page is a self-contained HTML file. An existing page of wavemill is replaced, but no other file. Only a few rows of \
 each class are read from the features.
 With --audio, the page has a player with up to 10 s of a typical track of each class. It lists the tracks that the \
-archive does not contain, or contains as another recording.
-
-Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
-7 another process is writing --out, 130 interrupted (no page was written).";
+archive does not contain, or contains as another recording.";
 
 /// Memory limit of the page's queries in bytes; the queries read only small columns.
 const MEMORY_BYTES: usize = 1 << 30;

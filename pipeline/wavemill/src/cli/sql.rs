@@ -24,18 +24,12 @@ Examples:
   wavemill sql --store store \\
       'SELECT genre, count(*) FROM features_log_mel GROUP BY genre'
   wavemill sql --store store --format csv 'SELECT * FROM rejects' > rejects.csv
-  wavemill sql --store store --format arrow --out jazz.arrow \\
-      'SELECT * FROM features_log_mel WHERE genre = 3'
-  wavemill sql --store store --version 2 < question.sql
   wavemill sql --store store '\\d tracks'
   wavemill sql --store store --table mine=scores.csv \\
       'SELECT score, silent FROM mine JOIN features_log_mel USING (clip_key)'
   wavemill sql --store store \\
       'SELECT count(*) FROM tracks JOIN tracks@1 USING (clip_key)'
-  wavemill sql --store store                 # a prompt; \\d lists the tables
-
-Exit codes: 0 ok, 1 failed, 2 wrong usage or SQL, 3 store damaged, 5 no space, \
-7 another process is writing --out, 130 interrupted.";
+  wavemill sql --store store                 # a prompt; \\d lists the tables";
 
 /// Query a store with SQL
 #[derive(Debug, Args)]
@@ -46,8 +40,9 @@ pub struct SqlCommand {
     /// The query, or several separated by `;`, or \d or \d TABLE; if omitted, it is read from standard input, or at a
     /// prompt if that is a terminal
     pub query: Option<String>,
-    /// Format of the results
-    #[arg(long, value_enum, default_value_t)]
+    /// table: columns for a person, long values cut; csv: with a header, lists as JSON; json: one object per line; arrow:
+    /// an IPC stream, tensors as `arrow.fixed_shape_tensor`; parquet: tensors as in the store
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true)]
     pub format: Format,
     /// Output file; `-` is standard output
     #[arg(long, value_name = "FILE", default_value = "-")]

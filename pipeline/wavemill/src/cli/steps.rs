@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Arg, Args};
 use serde::Serialize;
 use wavemill_extract::run::{
     self, Part, PlanReport, Report, RunMonitor, Share, WorkJob, WorkReport,
@@ -27,10 +27,8 @@ Examples:
   seq 16 | parallel wavemill work --store store --plan $PLAN --part {}/16
   wavemill commit --store store --plan $PLAN
 
-The id of the plan is printed on stdout. To plan again, repeat the command: finished shards are kept.
-
-Exit codes: 0 ok, 1 failed, 2 wrong usage or recipe, 3 store damaged, 4 store of another plan, or too many files not \
-found, 5 no space or read-only, 7 another wavemill is writing the store, 130 interrupted.";
+Options and exit codes are those of `wavemill extract`. The id of the plan is printed on stdout. To plan again, repeat \
+the command: finished shards are kept.";
 
 const WORK_EXAMPLES: &str = "\
 Examples:
@@ -39,7 +37,7 @@ Examples:
       --part $SLURM_ARRAY_TASK_ID/16
   wavemill work --store /nfs/store --plan 0123456789abcdef --claim
 
-Workers may run in any order, on any machine that sees the store and the audio, at the same time, and more than once: \
+Further options are those of `wavemill extract`. Workers may run in any order, on any machine that sees the store and the audio, at the same time, and more than once: \
 the files are the same. To continue, repeat the command.
 
 Exit codes: 0 ok, or the plan is committed already. Repeat the command after: 1 failed, 5 no space or read-only, \
@@ -49,15 +47,13 @@ or no such plan, 3 store damaged, 4 another engine or version, or a changed inpu
 const COMMIT_EXAMPLES: &str = "\
 Examples:
   wavemill commit --store store --plan 0123456789abcdef
-  wavemill commit --store store --plan 0123456789abcdef --json
 
-Exit codes: 0 ok, or committed already, 1 failed, 2 wrong usage or no such plan, 3 store damaged, 4 another version was \
-committed since the plan was made, or an input changed, 5 no space or read-only, 7 a worker or another wavemill is \
-writing the store, 9 shards are missing, 130 interrupted.";
+Exit codes: 0 also if the plan is committed already, 4 another version was committed since the plan was made, or an input \
+changed, 7 a worker or another wavemill is writing the store, 9 shards are missing.";
 
-/// Plan a version of a store, so that several processes or machines can extract it
+/// Plan a version that several processes or machines extract
 #[derive(Debug, Args)]
-#[command(after_help = PLAN_EXAMPLES)]
+#[command(after_help = PLAN_EXAMPLES, mut_args(|arg| arg.hide_short_help(true)))]
 pub struct PlanCommand {
     /// The same options as those of `extract`.
     #[command(flatten)]
@@ -93,9 +89,9 @@ impl PlanCommand {
     }
 }
 
-/// Write shards of a plan: one part, or what other workers leave
+/// Extract a part of a plan, or what no other worker has claimed
 #[derive(Debug, Args)]
-#[command(after_help = WORK_EXAMPLES)]
+#[command(after_help = WORK_EXAMPLES, mut_args(left_to_extract))]
 pub struct WorkCommand {
     /// Folder of the store, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]
@@ -106,7 +102,7 @@ pub struct WorkCommand {
     /// Part I of N, from 1/N to N/N. The largest useful N is the number of shards
     #[arg(long, value_name = "I/N", value_parser = parse_part, required_unless_present = "claim")]
     pub part: Option<Part>,
-    /// Write shards that no other worker has claimed, then those of workers that may be gone, until all are finished
+    /// Extract shards that no other worker has claimed, then those of workers that may be gone, until all are finished
     #[arg(long, conflicts_with = "part")]
     pub claim: bool,
     /// Folder or zip of the audio, or its address, if it has another path here than where the plan was made
@@ -118,6 +114,13 @@ pub struct WorkCommand {
     /// Print the report as JSON on stdout
     #[arg(long)]
     pub json: bool,
+}
+
+/// Marks the options that `work` has in common with `extract` as rarely needed.
+fn left_to_extract(arg: Arg) -> Arg {
+    let own = ["store", "plan", "part", "claim", "audio", "json"];
+    let is_own = own.contains(&arg.get_id().as_str());
+    arg.hide_short_help(!is_own)
 }
 
 impl WorkCommand {

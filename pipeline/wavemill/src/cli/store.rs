@@ -23,28 +23,24 @@ use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::at_once;
 use wavemill_terminal::output::{report, stdout, warn};
 
-use super::{READER_EXIT_CODES, VersionArgs, WaitArgs, devices, views};
+use super::{VersionArgs, WaitArgs, devices, views};
 use crate::quote::literal;
 
 const INFO_EXAMPLES: &str = "\
 Examples:
   wavemill info --store store
   wavemill info --store store --versions
-  wavemill info --store store --version 1 --json
-  wavemill info --store store --version paper
   wavemill info --devices
   files=$(wavemill info --store store --files --feature log_mel --sql)
   duckdb -c \"SELECT split, count(*) FROM read_parquet([$files]) GROUP BY 1\"
-  wavemill info --store store --views duckdb | duckdb music.duckdb
-
-";
+  wavemill info --store store --views duckdb | duckdb music.duckdb";
 
 const VERIFY_EXAMPLES: &str = "\
 Examples:
   wavemill verify --store store
   wavemill verify --store store --version paper
 
-Exit codes: 0 intact, 1 failed, 2 wrong usage, or no such store or version, 3 damaged (each damaged file is listed).";
+Every byte of the version is compared with its manifest, and the manifest with the version's shards.";
 
 const GC_EXAMPLES: &str = "\
 Examples:
@@ -53,21 +49,16 @@ Examples:
 
 Manifests are kept as history; the data of the removed versions is deleted. Tagged versions keep their data. The \
 reported bytes are those of files that no kept version shares. In an object store, unfinished runs are kept for a day, \
-because workers of other machines may still write them.
-
-Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store, 3 store damaged, 5 read-only, 7 another wavemill is \
-writing the store.";
+because workers of other machines may still write them.";
 
 const DIFF_EXAMPLES: &str = "\
 Examples:
   wavemill diff --store store 1 2
-  wavemill diff --store store paper 7
+  wavemill diff --store store paper 7";
 
-";
-
-/// Show the contents of a version, the list of versions, or this machine's GPUs
+/// Show a version, the list of versions, or this machine's GPUs
 #[derive(Debug, Args)]
-#[command(after_help = format!("{INFO_EXAMPLES}{READER_EXIT_CODES}"))]
+#[command(after_help = INFO_EXAMPLES)]
 pub struct InfoCommand {
     /// The store's folder, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR", required_unless_present = "devices")]
@@ -303,7 +294,7 @@ fn describe(version: u64, manifest: &Manifest) -> String {
     text + &format!("  engine: {}\n", shown(&engine))
 }
 
-/// Compare every byte of a version with its manifest, and the manifest with the version's shards
+/// Check that the files of a version are complete and unchanged
 #[derive(Debug, Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyCommand {
@@ -395,7 +386,7 @@ pub(super) fn require_kept(store: &Store, version: u64) -> Result<(), StoreError
     Ok(())
 }
 
-/// Free the space of old versions and of runs that were never committed
+/// Free the space of old versions and of unfinished runs
 #[derive(Debug, Args)]
 #[command(after_help = GC_EXAMPLES)]
 pub struct GcCommand {
@@ -504,7 +495,7 @@ const TAG_REFUSAL: &str = "nothing was removed, because a damaged tag may refer 
 
 /// Show the differences between two versions
 #[derive(Debug, Args)]
-#[command(after_help = format!("{DIFF_EXAMPLES}{READER_EXIT_CODES}"))]
+#[command(after_help = DIFF_EXAMPLES)]
 pub struct DiffCommand {
     /// The store's folder, or its address such as s3://bucket/store
     #[arg(long, value_name = "DIR")]

@@ -13,18 +13,14 @@ use super::WaitArgs;
 const EXAMPLES: &str = "\
 Examples:
   wavemill tag --store store 3 paper
-  wavemill sql --store store --version paper 'SELECT count(*) FROM tracks'
   wavemill tag --store store 4 paper         # moves it
   wavemill info --store store --versions     # lists versions and tags
   rm store/_wavemill/tags/paper              # removes it
 
-Every --version option accepts a number or a tag, including those of wavemill-train. `gc` keeps \
-the data of tagged versions.
+Every --version option accepts a number or a tag, including those of `wavemill train`. `gc` keeps \
+the data of tagged versions.";
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no \
-space or read-only, 7 another wavemill is writing the store.";
-
-/// Give a version a name that every --version accepts, and protect its data from gc
+/// Give a version a name, and keep its data from being removed by gc
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TagCommand {

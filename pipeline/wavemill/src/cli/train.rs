@@ -26,14 +26,8 @@ pub(super) const TRAINER: &str = "wavemill-train";
 /// Commands that build the trainer, for error messages.
 pub(super) const BUILD_TRAINER: &str =
     "`scripts/libtorch.sh && scripts/build.sh -p wavemill-trainer`";
-
-const TRAIN_EXAMPLES: &str = "\
-Examples:
-  wavemill train fit --store store --model cnn2d
-  wavemill train models
-  wavemill train --help
-
-The arguments are passed to `wavemill-train`, which must be next to this program or on PATH. Its exit code is returned.";
+/// Message for a trainer that the system does not start, although it can be loaded.
+pub(super) const CANNOT_START: &str = "cannot start wavemill-train";
 
 const PREDICT_EXAMPLES: &str = "\
 Examples:
@@ -45,16 +39,11 @@ Examples:
 With several runs, each line also contains `run`, the name of the run's folder. --table prints one line per song and one \
 column per run, with the class of most segments and the mean probability of the likeliest class.
 
-Exit codes: 0 ok, 1 failed, or a file cannot be read or has no rows (stderr names each; the others are predicted), \
-otherwise as for `wavemill-train predict`.
+Exit code 1 also if a file cannot be read or has no rows: stderr names each, and the others are predicted.";
 
-Equivalent to:
-  wavemill features CLIP… --recipe RUN/recipe.toml --feature NAME \\
-      --format arrow --out - | wavemill-train predict --run RUN -";
-
-/// Train, evaluate and use models (starts wavemill-train)
+/// Train and evaluate models (see `wavemill help train`)
 #[derive(Debug, Args)]
-#[command(after_help = TRAIN_EXAMPLES, disable_help_flag = true)]
+#[command(disable_help_flag = true)]
 pub struct TrainCommand {
     /// Subcommand of wavemill-train and its arguments
     #[arg(
@@ -69,14 +58,12 @@ impl TrainCommand {
     /// Replaces this process by the trainer; returns only on failure.
     ///
     /// # Errors
-    /// The trainer's program cannot be started.
+    /// The errors of [`trainer`], or the trainer's program cannot be started.
     pub fn run(&self) -> Result<u8> {
+        let mut command = trainer()?;
+        command.args(output_args()).args(&self.words);
         // With `exec`, terminal, signals and exit code are the trainer's own, and no process remains in between.
-        Err(Command::new(beside(TRAINER))
-            .args(output_args())
-            .args(&self.words)
-            .exec())
-        .with_context(|| not_there(TRAINER, BUILD_TRAINER))
+        Err(command.exec()).context(CANNOT_START)
     }
 }
 
@@ -86,7 +73,7 @@ impl TrainCommand {
 pub struct PredictCommand {
     #[command(flatten)]
     clips: ClipArgs,
-    /// Folder that `wavemill-train fit` wrote; may be repeated, for several models side by side
+    /// Folder that `wavemill train fit` wrote; may be repeated, for several models side by side
     #[arg(long = "run", value_name = "DIR", required = true)]
     runs: Vec<PathBuf>,
     /// Print a table instead of JSON lines: one row per song, one column per run
@@ -142,12 +129,7 @@ impl PredictCommand {
         let mut features = this_program()?
             .arg("features")
             .args(&self.clips.clips)
-            .args(
-                self.clips
-                    .lists
-                    .iter()
-                    .flat_map(|list| [OsStr::new("--list"), list.as_os_str()]),
-            )
+            .args(flags("--list", &self.clips.lists))
             .arg("--recipe")
             .arg(run.join("recipe.toml"))
             .args(["--feature", feature, "--format", "arrow", "--out", "-"])
@@ -178,6 +160,30 @@ impl PredictCommand {
     }
 }
 
+/// Returns a command that starts the trainer's program, which is there with all of its libraries.
+///
+/// # Errors
+/// [`UsageError`] if the program or one of its libraries is missing; the message states how to get it.
+pub(super) fn trainer() -> Result<Command, UsageError> {
+    let program = beside(TRAINER);
+    // With this variable, the system's loader lists the libraries of a program instead of starting it.
+    let listed = Command::new(&program)
+        .env("LD_TRACE_LOADED_OBJECTS", "1")
+        .stdin(Stdio::null())
+        .output();
+    let listed = listed.map_err(|_| UsageError(not_there(TRAINER, BUILD_TRAINER)))?;
+
+    let listing = String::from_utf8_lossy(&listed.stdout);
+    let mut lines = listing.lines().map(str::trim);
+    match lines.find_map(|line| line.strip_suffix(" => not found")) {
+        Some(library) => Err(UsageError(format!(
+            "{CANNOT_START}: its library {library} is not found; put libtorch 2.11 in a folder `libtorch` beside \
+             wavemill-train, or add the folder `torch/lib` of an installed torch 2.11 to LD_LIBRARY_PATH"
+        ))),
+        None => Ok(Command::new(program)),
+    }
+}
+
 /// Returns the name of the feature that the model of a run reads.
 ///
 /// # Errors
@@ -199,7 +205,7 @@ pub(super) fn feature_of(run: &Path) -> Result<String> {
 
 /// Runs the trainer on a stream and writes the predictions to `said`, or directly to stdout. Returns its exit code.
 fn predict(run: &Path, mut stream: impl Read, said: Option<&mut String>) -> Result<u8> {
-    let mut command = Command::new(beside(TRAINER));
+    let mut command = trainer()?;
     command
         .args(["predict", "--run"])
         .arg(run)
@@ -210,9 +216,7 @@ fn predict(run: &Path, mut stream: impl Read, said: Option<&mut String>) -> Resu
         command.stdout(Stdio::piped());
     }
 
-    let mut child = command
-        .spawn()
-        .with_context(|| not_there(TRAINER, BUILD_TRAINER))?;
+    let mut child = command.spawn().context(CANNOT_START)?;
     let mut stdin = child
         .stdin
         .take()
@@ -274,6 +278,15 @@ pub(super) fn output_args() -> Vec<String> {
     arguments.extend(output.quiet.then(|| "--quiet".to_owned()));
     arguments.extend(output.verbose.then(|| "--verbose".to_owned()));
     arguments
+}
+
+/// Returns `flag` before each of the values: the arguments for a flag that is given as often as there are values.
+pub(super) fn flags<T: AsRef<OsStr>>(
+    flag: &'static str,
+    values: impl IntoIterator<Item = T>,
+) -> impl Iterator<Item = OsString> {
+    let values = values.into_iter();
+    values.flat_map(move |value| [flag.into(), value.as_ref().to_owned()])
 }
 
 /// Returns a child's exit code, or 1 if a signal ended it.

@@ -1,7 +1,7 @@
 //! Runs a model in a child process that is started once, receives one song after another, and is restarted when it
 //! ends.
 //!
-//! The process is `wavemill-train predict --streams`, but this module does not depend on Arrow or libtorch: it writes
+//! The process is `wavemill train predict --streams`, but this module does not depend on Arrow or libtorch: it writes
 //! bytes to the process and reads lines up to an empty one.
 
 use std::io;

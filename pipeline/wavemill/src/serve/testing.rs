@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::{Gate, Limits, ModelSetup, Reader, Server, Song, Unreadable, Upload, run};
 
-/// Lines for two segments and the whole song, in the format of `wavemill-train predict`.
+/// Lines for two segments and the whole song, in the format of `wavemill train predict`.
 pub(super) const LINES: &str = r#"{"clip_key":"s.mp3","segment":0,"offset_s":0.0,"target":"genre","class":"Rock","probability":0.5,"top":[{"class":"Rock","probability":0.5},{"class":"<b>Metal","probability":0.4},{"class":"Pop","probability":0.1}]}
 {"clip_key":"s.mp3","segment":1,"offset_s":3.0,"target":"genre","class":"<b>Metal","probability":0.9,"top":[{"class":"<b>Metal","probability":0.9},{"class":"Rock","probability":0.1},{"class":"Pop","probability":0.0}]}
 {"clip_key":"s.mp3","segments":2,"target":"genre","majority":"Rock","class":"<b>Metal","probability":0.65,"top":[{"class":"<b>Metal","probability":0.65},{"class":"Rock","probability":0.3},{"class":"Pop","probability":0.05}]}"#;

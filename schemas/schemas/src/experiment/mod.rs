@@ -134,7 +134,7 @@ pub struct SweepSpec {
     /// Changes of the shared configuration, as `key=value`.
     #[serde(default)]
     pub set: Vec<String>,
-    /// Search space, in the format of a `wavemill-train sweep` file.
+    /// Search space, in the format of a `wavemill train sweep` file.
     pub search: toml::Table,
 }
 

@@ -41,7 +41,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     for run in runs {
         if run.result.is_none() {
             section.add_warning(format!(
-                "{}: result.json not found, because the run has not completed. Resume it with `wavemill-train fit \
+                "{}: result.json not found, because the run has not completed. Resume it with `wavemill train fit \
                  --resume {}`.",
                 run.name,
                 run.path.display()
@@ -62,7 +62,7 @@ fn other_weights(run: &RunRecord) -> Vec<String> {
         if let Some(step) = run.scored_step().filter(|step| *step != about.step) {
             texts.push(format!(
                 "{file} was computed from the checkpoint of step {}, but the scores of the result from that of step \
-                 {step}. To use the same weights for both, create it again with `wavemill-train eval`.",
+                 {step}. To use the same weights for both, create it again with `wavemill train eval`.",
                 about.step
             ));
         }

@@ -193,7 +193,7 @@ fn read<T>(
     let understood = match content {
         Ok((about, _)) if about.format > ROWS_FORMAT => {
             return Err(PlainError::usage(format!(
-                "{}: format {}; this wavemill-train reads up to {ROWS_FORMAT}: use a newer one",
+                "{}: format {}; this `wavemill train` reads up to {ROWS_FORMAT}: use a newer one",
                 path.display(),
                 about.format
             ))
@@ -204,7 +204,7 @@ fn read<T>(
     };
     understood.map(Some).map_err(|damage| {
         let remedy =
-            format!("remove it, or write it again with `wavemill-train eval RUN {flag} FILE`");
+            format!("remove it, or write it again with `wavemill train eval RUN {flag} FILE`");
         damaged(path, damage, &remedy).into()
     })
 }

@@ -171,7 +171,7 @@ impl RunRecord {
     pub(super) fn lacks(&self, flag: &str, file: &str) -> String {
         let folder = self.path.display();
         format!(
-            "{}: {file} not found. Create it with `wavemill-train eval {folder} {flag} {}`.",
+            "{}: {file} not found. Create it with `wavemill train eval {folder} {flag} {}`.",
             self.name,
             self.path.join(file).display()
         )

@@ -257,7 +257,7 @@ fn a_run_without_files_of_eval_names_the_commands() {
     ];
     assert_eq!(titles_of(&page), wanted);
 
-    let command = "Create it with `wavemill-train eval runs/lstm-1 --predictions runs/lstm-1/predictions.parquet`.";
+    let command = "Create it with `wavemill train eval runs/lstm-1 --predictions runs/lstm-1/predictions.parquet`.";
     for title in ["Scores per class", "Calibration", "Misclassified tracks"] {
         assert_section_says(&page, title, command);
     }

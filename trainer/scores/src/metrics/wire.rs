@@ -91,7 +91,7 @@ impl Predictions {
 
 fn unreadable() -> PlainError {
     let message =
-        "another rank's predictions cannot be read: do all ranks run the same wavemill-train?";
+        "another rank's predictions cannot be read: do all ranks run the same version of wavemill?";
     PlainError::failed(message)
 }
 

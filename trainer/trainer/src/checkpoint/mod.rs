@@ -466,7 +466,7 @@ fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), PlainError> {
     let is_checked = canonical::is_unchanged(&text);
     if head.format_version > FORMAT_VERSION && is_checked != Some(false) {
         return Err(PlainError::failed(format!(
-            "checkpoint {}: format version {}; this wavemill-train reads up to {FORMAT_VERSION}: use a newer one",
+            "checkpoint {}: format version {}; this `wavemill train` reads up to {FORMAT_VERSION}: use a newer one",
             file.display(),
             head.format_version
         )));
@@ -568,7 +568,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> PlainError {
 
 /// Returns a function for `map_err` that converts a JSON error of the file `path` to that of a damaged file.
 fn no_state(path: &Path) -> impl FnOnce(serde_json::Error) -> PlainError {
-    move |error| damaged(path, format_args!("not a state of wavemill-train: {error}"))
+    move |error| damaged(path, format_args!("not a state of a training: {error}"))
 }
 
 /// Returns a function for `map_err` that converts errors like [`at`], but reports a missing file as damage.

@@ -1,4 +1,4 @@
-//! `wavemill-train eval`: scores a run's checkpoint on a split, optionally in comparison with another run.
+//! `wavemill train eval`: scores a run's checkpoint on a split, optionally in comparison with another run.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -29,22 +29,22 @@ use crate::strategy::Collective;
 
 const EXAMPLES: &str = "\
 Examples:
-  wavemill-train eval runs/cnn2d-1f2e3d4c-1                         # best checkpoint on the test split
-  wavemill-train eval runs/cnn2d-1f2e3d4c-1 --side validation --json
-  wavemill-train eval runs/cnn2d-1f2e3d4c-1 --version 4             # reports which of its tracks the run trained on
-  wavemill-train eval runs/crnn-5a6b7c8d-1 --against runs/cnn2d-1f2e3d4c-1
-  wavemill-train eval runs/crnn-*-1 runs/cnn2d-*-1 --ensemble       # mean probabilities
-  wavemill-train eval runs/crnn-5a6b7c8d-1 --predictions test.parquet --embeddings vectors.parquet
-  wavemill-train eval runs/crnn-5a6b7c8d-1 --map map.parquet        # a position in the plane for each row
+  wavemill train eval runs/cnn2d-1f2e3d4c-1
+  wavemill train eval runs/cnn2d-1f2e3d4c-1 --side validation --json
+  wavemill train eval runs/cnn2d-1f2e3d4c-1 --version 4
+  wavemill train eval runs/crnn-5a6b7c8d-1 --against runs/cnn2d-1f2e3d4c-1
+  wavemill train eval runs/crnn-*-1 runs/cnn2d-*-1 --ensemble
+  wavemill train eval runs/crnn-5a6b7c8d-1 --predictions test.parquet \\
+      --embeddings vectors.parquet --map map.parquet
 
---predictions writes a row for each evaluated row: clip_key, segment, variant, offset_s, track_id,
-artist_id, split, and for each target T: T_true_id, T_true, T_predicted_id, T_predicted,
-T_probabilities and T_logits (lists in class order; classes are in the metadata). --embeddings
-writes the vector that is the input of the heads instead, in the column embedding. --map writes the
-position of that vector on a t-SNE map, in the columns x and y, with true and predicted classes.
+On another version than that of the run, the scores state which tracks the run was trained on.
 
-`fit` has already evaluated the test split once (result.json). Compare models with --side validation: a test split
-that is evaluated repeatedly becomes a second validation split.";
+--predictions writes a row for each evaluated row: keys, split, true and predicted class, probabilities and logits. \
+--embeddings writes the vector that is the input of the heads instead, in the column embedding. --map writes the position \
+of that vector on a t-SNE map, in the columns x and y, with true and predicted classes.
+
+`fit` has already evaluated the test split once (result.json). Compare models with --side validation: a test split that \
+is evaluated repeatedly becomes a second validation split.";
 
 /// Score a run's checkpoint, or an ensemble of several runs, on a split
 #[derive(Debug, Args)]
@@ -64,11 +64,11 @@ pub(crate) struct EvalCommand {
     /// Version of the store, by number or tag [default: the run's version; with --store, the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
-    /// Rows to evaluate
+    /// Split to evaluate
     #[arg(long, default_value = "test", value_parser = PossibleValuesParser::new(Split::ALL.map(Split::name)).try_map(|name| Split::named(&name).ok_or("no split")))]
     side: Split,
-    /// The best checkpoint on validation, or the last one
-    #[arg(long, value_enum, default_value = "best")]
+    /// The best checkpoint on validation (best), or the last one (last)
+    #[arg(long, value_enum, default_value = "best", hide_possible_values = true)]
     checkpoint: CheckpointArg,
     /// Another run, to compare on the same tracks (paired bootstrap)
     #[arg(long, value_name = "RUN")]
@@ -83,7 +83,7 @@ pub(crate) struct EvalCommand {
     #[arg(long, value_name = "FILE")]
     map: Option<PathBuf>,
     /// Approximate number of neighbours of a row on the map; lowered if there are too few rows
-    #[arg(long, value_name = "N", default_value_t = 30, requires = "map", value_parser = number::<u16>(2..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 30, requires = "map", value_parser = number::<u16>(2..=1000), hide_short_help = true)]
     perplexity: u16,
     /// Start N processes on this machine, each as a rank
     #[arg(long, value_name = "N", value_parser = number::<u16>(1..=256))]

@@ -36,7 +36,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     let message = text::panic_message(panic).unwrap_or("no message");
     let line = message.lines().next().unwrap_or_default();
     format!(
-        "internal error in wavemill-train, please report it with the command: {}",
+        "internal error in `wavemill train`, please report it with the command: {}",
         shown(line)
     )
 }

@@ -1,4 +1,4 @@
-//! `wavemill-train export`: writes a run's model for other programs.
+//! `wavemill train export`: writes a run's model for other programs.
 
 use std::path::PathBuf;
 
@@ -15,13 +15,14 @@ use crate::trained::TrainedModel;
 
 const EXAMPLES: &str = "\
 Examples:
-  wavemill-train export runs/cnn2d-1f2e3d4c-1 --format torchscript --out cnn2d.pt    # and cnn2d.pt.json
-  wavemill-train export runs/resnet50-5a6b7c8d-1 --format safetensors --out resnet50.safetensors
-  wavemill-train fit --store other --model resnet50 --init resnet50.safetensors --freeze
+  wavemill train export runs/cnn2d-1f2e3d4c-1 --format torchscript \\
+      --out cnn2d.pt
+  wavemill train export runs/resnet50-5a6b7c8d-1 --format safetensors \\
+      --out resnet50.safetensors
 
-safetensors: weights by name; the JSON is in the header's __metadata__, key wavemill.
-torchscript: the whole model, for torch.jit.load or libtorch; the JSON is in a separate file next to it.
-The JSON has the classes by target, how stored rows become inputs, the recipe of the features and their feature_id.
+safetensors: weights by name; the JSON is in the header's __metadata__, key wavemill. torchscript: the whole model, for \
+torch.jit.load or libtorch; the JSON is in a separate file next to it, such as cnn2d.pt.json. The JSON has the classes by \
+target, how stored rows become inputs, the recipe of the features and their feature_id.
 
 ONNX is not supported: libtorch has no maintained exporter for it in C++.";
 
@@ -37,8 +38,8 @@ pub(crate) struct ExportCommand {
     /// File to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// The best checkpoint on validation, or the last one
-    #[arg(long, value_enum, default_value = "best")]
+    /// The best checkpoint on validation (best), or the last one (last)
+    #[arg(long, value_enum, default_value = "best", hide_possible_values = true)]
     checkpoint: CheckpointArg,
 }
 

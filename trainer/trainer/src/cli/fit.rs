@@ -1,4 +1,4 @@
-//! `wavemill-train fit`: one training run, on one or more processes.
+//! `wavemill train fit`: one training run, on one or more processes.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -31,21 +31,23 @@ use crate::strategy::{self, Collective, Fingerprint, Ranks};
 
 const EXAMPLES: &str = "\
 Examples:
-  wavemill-train fit --store store --model cnn2d
-  wavemill-train fit --store store --like gtzan-segments      # trains as in that recipe's document
-  wavemill-train fit --store store --config my.toml --set optimizer.lr=3e-4 --set augment.enabled=true
-  wavemill-train fit --store store --model crnn --target genre --target subgenre --split official
-  wavemill-train fit --store store --model cnn2d --folds 5 --seeds 3 --jobs 2    # cross-validation
-  wavemill-train fit --store store --model cnn2d --nproc 2 --threads 1
-  torchrun --nproc-per-node 2 --no-python wavemill-train fit --store store --model cnn2d
-  wavemill-train fit --resume runs/cnn2d-1f2e3d4c-1
-  wavemill-train fit --resume-or-start runs/night --store store --model cnn2d
+  wavemill train fit --store store --model cnn2d
+  wavemill train fit --store store --like gtzan-segments
+  wavemill train fit --store store --config my.toml \\
+      --set optimizer.lr=3e-4 --set augment.enabled=true
+  wavemill train fit --store store --model crnn --split official \\
+      --target genre --target subgenre
+  wavemill train fit --store store --model cnn2d --folds 5 --seeds 3 --jobs 2
+  wavemill train fit --store store --model cnn2d --nproc 2 --threads 1
+  torchrun --nproc-per-node 2 --no-python \\
+      wavemill train fit --store store --model cnn2d
+  wavemill train fit --resume runs/cnn2d-1f2e3d4c-1
+  wavemill train fit --resume-or-start runs/night --store store --model cnn2d
+  wavemill train fit --print-config      # all keys that have a value
 
-Print all keys that have a value: wavemill-train fit --print-config
-Without --like and --config, the values are those of document 000 (recipe fma-large), without its
-augmentation.
-Keys without a default, such as data.frames and model.init, are described in docs/trainer.md.
-When stopped by Ctrl-C or SIGTERM, a run writes a checkpoint and prints the command to resume it.";
+Without --like and --config, the values are those of --like fma-large, without its augmentation. Keys without a default, \
+such as data.frames and model.init, are described in docs/trainer.md. When stopped by Ctrl-C or SIGTERM, a run writes a \
+checkpoint and prints the command to resume it.";
 
 /// Train a model on a store, then evaluate it once on the test split
 #[derive(Debug, Args)]
@@ -66,7 +68,7 @@ pub(crate) struct FitCommand {
     /// Set a value of the configuration
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(super) sets: Vec<String>,
-    /// Same as --set model.name=…; `wavemill-train models` lists the names
+    /// Same as --set model.name=…; `wavemill train models` lists the names
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Same as --set data.feature=…
@@ -83,7 +85,7 @@ pub(crate) struct FitCommand {
     #[arg(long, value_name = "K", conflicts_with = "split", value_parser = number::<usize>(3..=1000))]
     pub(super) folds: Option<usize>,
     /// Train only the run of this fold, from 1
-    #[arg(long, value_name = "I", requires = "folds", value_parser = number::<usize>(0..))]
+    #[arg(long, value_name = "I", requires = "folds", value_parser = number::<usize>(0..), hide_short_help = true)]
     pub(super) fold: Option<usize>,
     /// Train N runs (with --folds, N times K) with the seeds from `seed` on, and print mean, standard deviation and
     /// interval of their test scores
@@ -102,13 +104,13 @@ pub(crate) struct FitCommand {
     #[arg(long, value_name = "N", value_parser = number::<u64>(0..))]
     seed: Option<u64>,
     /// Same as --set model.init=…: weights to start from
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     init: Option<PathBuf>,
     /// Same as --set model.freeze=true: train only the head
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     freeze: bool,
     /// Same as --set data.skip_damaged=true
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     skip_damaged: bool,
     /// Folder in which to create the run's folder
     #[arg(long, default_value = "runs", value_name = "DIR")]
@@ -127,7 +129,7 @@ pub(crate) struct FitCommand {
     pub(super) nproc: Option<u16>,
     /// Measure the parts of the first N steps (waiting for data, copying, forward, backward, sums over ranks,
     /// optimizer), and all validations and checkpoints, and print a table at the end
-    #[arg(long, value_name = "STEPS", value_parser = number::<u64>(1..))]
+    #[arg(long, value_name = "STEPS", value_parser = number::<u64>(1..), hide_short_help = true)]
     pub(super) profile: Option<u64>,
     /// Print the configuration that would be used, without keys that have no value, and exit
     #[arg(long)]
@@ -449,7 +451,7 @@ pub(crate) fn join(
     if let Some(warning) = ranks.open_port_warning() {
         warn(&warning);
     }
-    let say = |line: &str| wavemill_terminal::say!("wavemill-train: {line}");
+    let say = |line: &str| wavemill_terminal::say!("wavemill train: {line}");
     let on_loss = strategy::exit_on_loss(ranks, say);
     Ok(strategy::join(ranks, &fingerprint, device, on_loss, say)?)
 }

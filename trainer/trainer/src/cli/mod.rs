@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use clap::{Args, CommandFactory, Parser};
+use clap::{Args, Command};
 use tch::Device;
 use wavemill_schemas::config::Config;
 use wavemill_schemas::exit::{Kind, PlainError};
@@ -44,19 +44,13 @@ use crate::strategy::Ranks;
 
 const AFTER_HELP: &str = "\
 Examples:
-  wavemill-train fit --store store --model cnn2d                    # train, then evaluate once on the test split
-  wavemill-train fit --store store --model crnn --split official --set optimizer.lr=3e-4
-  wavemill-train fit --resume runs/cnn2d-1f2e3d4c-1                 # resume a stopped run
-  torchrun --nproc-per-node 2 --no-python wavemill-train fit --store store --model cnn2d
-  wavemill-train eval runs/cnn2d-1f2e3d4c-1
-  wavemill features song.mp3 --recipe fma-large --feature log_mel --format arrow --out - |
-      wavemill-train predict --run runs/cnn2d-1f2e3d4c-1 -
-  wavemill-train models crnn
-  wavemill-train report runs/cnn2d-1f2e3d4c-1                       # write an HTML report
-  wavemill-train export runs/cnn2d-1f2e3d4c-1 --format torchscript --out cnn2d.pt
-
-Exit codes: 0 ok, 1 failed, 2 usage or configuration, or no such device, 3 store or checkpoint
-damaged, 4 different store or feature, 5 no space or read-only, 130 interrupted.";
+  wavemill train fit --store store --model cnn2d
+  wavemill train fit --resume runs/cnn2d-1f2e3d4c-1      # resumes a stopped run
+  wavemill train eval runs/cnn2d-1f2e3d4c-1
+  wavemill train report runs/cnn2d-1f2e3d4c-1
+  wavemill train models crnn
+  wavemill train export runs/cnn2d-1f2e3d4c-1 --format torchscript \\
+      --out cnn2d.pt";
 
 // Last lines of commands that a signal ends; of `fit` and `sweep`, before training begins.
 const UNTRAINED: &str = "interrupted before the first step; no run was changed";
@@ -64,14 +58,6 @@ const UNSCORED: &str = "interrupted during evaluation; no run was changed";
 const UNPREDICTED: &str = "interrupted; not all rows were predicted";
 const NO_PAGE: &str = "interrupted; no page was written";
 const HALF_WRITTEN: &str = "interrupted while writing the model; export it again";
-
-/// Train and evaluate models on a feature store
-#[derive(Debug, Parser)]
-#[command(name = "wavemill-train", version, after_help = AFTER_HELP)]
-struct Cli {
-    #[command(flatten)]
-    output: OutputArgs,
-}
 
 /// Returns the subcommands, in the order of the help.
 fn subcommands() -> Vec<Subcommand> {
@@ -86,6 +72,16 @@ fn subcommands() -> Vec<Subcommand> {
     ]
 }
 
+/// Returns the definition of the command line. Users start this program by `wavemill train`, so it has that name.
+fn definition() -> Command {
+    let program = Command::new("wavemill train")
+        .bin_name("wavemill train")
+        .about("Train and evaluate models on a feature store")
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help(AFTER_HELP);
+    with_subcommands(program, subcommands())
+}
+
 /// Options for device and speed. On a CPU, another number of threads changes the last bits of the results; the other
 /// options do not change the results of a run on the same kind of device.
 #[derive(Debug, Clone, Args)]
@@ -93,26 +89,26 @@ pub(crate) struct MachineArgs {
     #[command(flatten)]
     compute: ComputeArgs,
     /// Threads that read and decompress rows
-    #[arg(long, default_value_t = 2, value_name = "N", value_parser = number::<u16>(1..=64))]
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = number::<u16>(1..=64), hide_short_help = true)]
     pub readers: u16,
     /// Batches to prefetch for the device
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = number::<u16>(1..=1024))]
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = number::<u16>(1..=1024), hide_short_help = true)]
     pub prefetch_batches: u16,
     /// Check every shard's blake3 before the first batch, instead of each one when it is first read
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub verify: bool,
     /// Do not check the blake3 of shards: a flipped bit may change what the model learns
-    #[arg(long, conflicts_with = "verify")]
+    #[arg(long, conflicts_with = "verify", hide_short_help = true)]
     pub no_verify: bool,
 }
 
 /// Options for the device and the threads of computations.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ComputeArgs {
-    /// auto, cpu, cuda, or cuda:N (auto uses CUDA if a device is available)
+    /// Device: cpu, cuda, cuda:N, or auto, which is cuda if a GPU can be used
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
-    /// Threads of libtorch's operations; another number changes the last bits of results [default: the cores, divided
+    /// Number of threads for computations; another number changes the last bits of results [default: the cores, divided
     /// among the ranks of this machine; for fit --resume, the run's number]
     #[arg(long, value_name = "N", value_parser = number::<u16>(1..=1024))]
     pub threads: Option<u16>,
@@ -349,8 +345,7 @@ pub fn main_with(models: &[OwnModel]) -> u8 {
     // tch panics on exceptions of libtorch. The empty hook suppresses the backtrace; one line is printed below.
     std::panic::set_hook(Box::new(|_| {}));
 
-    let definition = with_subcommands(Cli::command(), subcommands());
-    let matches = match wavemill_terminal::parse(definition, std::env::args_os()) {
+    let matches = match wavemill_terminal::parse(definition(), std::env::args_os()) {
         Ok(matches) => matches,
         Err(code) => return code,
     };
@@ -368,6 +363,14 @@ pub fn main_with(models: &[OwnModel]) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn examples_of_the_help_can_be_parsed() {
+        for (page, words) in wavemill_tests::help_examples("wavemill train") {
+            let parsed = definition().try_get_matches_from(&words);
+            assert!(parsed.is_ok(), "{page}: {words:?}: {:?}", parsed.err());
+        }
+    }
 
     #[test]
     fn a_gpu_that_cannot_be_used_is_reported_with_the_reason() {

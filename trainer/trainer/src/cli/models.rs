@@ -1,4 +1,4 @@
-//! `wavemill-train models`: describes the model architectures.
+//! `wavemill train models`: describes the model architectures.
 
 use std::io::Write as _;
 
@@ -16,14 +16,13 @@ use crate::models::walk::{Operation, Stage};
 
 const EXAMPLES: &str = "\
 Examples:
-  wavemill-train models
-  wavemill-train models --shape 128,640 --classes 8
-  wavemill-train models crnn
-  wavemill-train models cnn2d --shape 96,1292 --json
+  wavemill train models
+  wavemill train models crnn
+  wavemill train models cnn2d --shape 96,1292 --json
 
-Without --shape and --classes, a model has the shape and classes of its document. Train it with
-`fit --model NAME`. Each description shows what the document's text states, what its authors'
-repository states, and what is our choice. See `fit --like list` for how a document trained it.";
+Without --shape and --classes, a model has the shape and classes of its document. Train it with `fit --model NAME`. Each \
+description shows what the document's text states, what its authors' repository states, and what is our choice. See \
+`fit --like list` for how a document trained it.";
 
 /// Show the architectures: inputs, stages, parameters, sources
 #[derive(Debug, Args)]

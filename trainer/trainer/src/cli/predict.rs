@@ -1,4 +1,4 @@
-//! `wavemill-train predict`: applies a run's model to rows of `wavemill features`.
+//! `wavemill train predict`: applies a run's model to rows of `wavemill features`.
 
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Read};
@@ -19,14 +19,15 @@ use crate::trained::TrainedModel;
 
 const EXAMPLES: &str = "\
 Examples:
-  wavemill features song.mp3 --recipe runs/cnn2d-1f2e3d4c-1/recipe.toml --feature log_mel --format arrow --out - |
-      wavemill-train predict --run runs/cnn2d-1f2e3d4c-1 -
-  wavemill-train predict --run runs/cnn2d-1f2e3d4c-1 --top 1 songs.arrow
+  wavemill features song.mp3 --recipe runs/cnn2d-1f2e3d4c-1/recipe.toml \\
+      --feature log_mel --format arrow --out - \\
+      | wavemill train predict --run runs/cnn2d-1f2e3d4c-1 -
+  wavemill train predict --run runs/cnn2d-1f2e3d4c-1 --top 1 songs.arrow
 
-Prints a JSON line for each row and target: clip_key, segment, offset_s, target, class, probability, top. Then one for
-each target and clip with several segments: clip_key, segments, target, majority (class of most segments), and class,
-probability and top by the mean probability. A multi-label target has labels (0.5 and above) instead of class.
-Rows of another feature are rejected with exit code 4.";
+Prints a JSON line for each row and target: clip_key, segment, offset_s, target, class, probability, top. Then one for \
+each target and clip with several segments: clip_key, segments, target, majority (class of most segments), and class, \
+probability and top by the mean probability. A multi-label target has labels (0.5 and above) instead of class. Rows of \
+another feature are rejected with exit code 4.";
 
 /// Classify audio from the feature rows of `wavemill features`
 #[derive(Debug, Args)]
@@ -38,8 +39,8 @@ pub(crate) struct PredictCommand {
     /// Folder written by `fit`
     #[arg(long, value_name = "RUN")]
     run: PathBuf,
-    /// The best checkpoint on validation, or the last one
-    #[arg(long, value_enum, default_value = "best")]
+    /// The best checkpoint on validation (best), or the last one (last)
+    #[arg(long, value_enum, default_value = "best", hide_possible_values = true)]
     checkpoint: CheckpointArg,
     /// Number of most likely classes to list per line
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = number::<usize>(0..))]

@@ -1,4 +1,4 @@
-//! `wavemill-train report`: writes a page about training runs.
+//! `wavemill train report`: writes a page about training runs.
 
 use std::collections::HashSet;
 use std::fs;
@@ -22,24 +22,22 @@ use crate::ffi;
 
 const EXAMPLES: &str = "\
 Examples:
-  wavemill-train report runs/cnn2d-1f2e3d4c-1                       # report-cnn2d-1f2e3d4c-1.html
-  wavemill-train report runs/cnn2d-1f2e3d4c-1 runs/crnn-5a6b7c8d-1 --out models.html
-  wavemill-train report runs/crnn-5a6b7c8d-1 --plots plots          # also write its charts as SVG files
-  wavemill-train report runs                                        # the trials of a sweep
+  wavemill train report runs/cnn2d-1f2e3d4c-1
+  wavemill train report runs/cnn2d-1f2e3d4c-1 runs/crnn-5a6b7c8d-1 \\
+      --out models.html
+  wavemill train report runs/crnn-5a6b7c8d-1 --plots plots
+  wavemill train report runs                # the trials of a sweep
 
-The page is a self-contained HTML file with the contents of the folders of the runs.
-Calibration, differences, intervals per class and misclassified tracks need the predictions of each
-row, and the map needs the positions of rows. This command writes both:
-  wavemill-train eval RUN --predictions RUN/predictions.parquet --map RUN/map.parquet
+The page is a self-contained HTML file with the contents of the folders of the runs. Calibration, differences, intervals \
+per class and misclassified tracks need the predictions of each row, and the map needs the positions of rows. This \
+command writes both:
+  wavemill train eval RUN --predictions RUN/predictions.parquet \\
+      --map RUN/map.parquet
 
-For a folder of runs, such as that of `sweep`, the page shows the settings of the trials and their
-scores on validation, the best trial first.
+For a folder of runs, such as that of `sweep`, the page shows the settings of the trials and their scores on validation, \
+the best trial first.
 
-An existing page of wavemill is replaced, but no other file. The same applies to the charts of
---plots.
-
-Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such run, 3 damaged file of a run, 5 no space or
-read-only, 7 another process is writing --out, 130 interrupted (no page was written).";
+An existing page of wavemill is replaced, but no other file. The same applies to the charts of --plots.";
 
 /// Maximum number of characters of a chart's title that are used in its file name.
 const TITLE_CHARS_MAX: usize = 60;

@@ -1,4 +1,4 @@
-//! `wavemill-train sweep`: trains many configurations and compares them on validation, without the test split.
+//! `wavemill train sweep`: trains many configurations and compares them on validation, without the test split.
 
 mod trial;
 
@@ -40,25 +40,26 @@ use trial::Trial;
 
 const EXAMPLES: &str = "\
 Examples:
-  wavemill-train sweep sweep.toml --store store
-  wavemill-train sweep sweep.toml --store store --config base.toml --set train.epochs=10 --json
-  wavemill-train sweep sweep.toml --store store --jobs 4             # four at once
+  wavemill train sweep sweep.toml --store store
+  wavemill train sweep sweep.toml --store store --jobs 4
+  wavemill train sweep sweep.toml --store store --config base.toml \\
+      --set train.epochs=10 --json
 
 sweep.toml:
-  method = \"random\"                  # or grid: every combination of lists
+  method = \"random\"            # or grid: every combination of lists
   trials = 20
-  median_stopping_after = 3          # epochs; stops trials that are worse than the median of earlier ones
+  median_stopping_after = 3    # epochs; ends trials worse than the median
   [parameters]
   \"optimizer.lr\" = { min = 1e-4, max = 1e-2, log = true }
   \"model.name\" = [\"cnn2d\", \"crnn\"]
 
-Trials are compared by train.select on validation; the test split is not used. Evaluate the best
-trial once with `wavemill-train eval`.
-All trials are checked before the first one starts. If a trial fails later, its error is shown, the
-others continue, and the exit code is 1. Run the same command again to reuse the completed trials
-in the folder of runs and train the others.
---jobs N runs N trials in parallel, each in its own process; results do not depend on it for the
-same --threads, which defaults to an equal share of the cores. GPUs are assigned in turn.";
+Trials are compared by train.select on validation; the test split is not used. Evaluate the best trial once with \
+`wavemill train eval`.
+
+All trials are checked before the first one starts. If a trial fails later, its error is shown, the others continue, and \
+the exit code is 1. Run the same command again to reuse the completed trials in the folder of runs and train the others.
+
+With --jobs N, results are the same for the same --threads, which defaults to an equal share of the cores.";
 
 /// Try many configurations, compared on validation
 #[derive(Debug, Args)]
@@ -221,7 +222,7 @@ impl SweepCommand {
             best.set.join(" ")
         ));
         report(&format!(
-            "compute its test scores with: wavemill-train eval {}\n",
+            "compute its test scores with: wavemill train eval {}\n",
             best.run.display()
         ));
 

@@ -1,4 +1,4 @@
-//! The descriptions shown by `wavemill-train models`: stages with their shapes and operations, branches, parameters,
+//! The descriptions shown by `wavemill train models`: stages with their shapes and operations, branches, parameters,
 //! and the sources of the architecture.
 //!
 //! A description is read from a model that is built and run once on zeros, so it cannot differ from the code.

@@ -44,7 +44,7 @@ pub(crate) fn check(trained: &TrainedModel) -> Result<(), TrainError> {
     };
     Err(PlainError::usage(format!(
         "{model} needs {what}, which a stream of features does not contain: evaluate it on a store with \
-         `wavemill-train eval`"
+         `wavemill train eval`"
     ))
     .into())
 }

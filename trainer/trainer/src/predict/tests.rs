@@ -463,7 +463,7 @@ fn models_with_metadata_inputs_are_rejected() {
             .expect_err("no metadata")
             .to_string();
         assert!(
-            error.contains(what) && error.contains("`wavemill-train eval`"),
+            error.contains(what) && error.contains("`wavemill train eval`"),
             "{error}"
         );
     }

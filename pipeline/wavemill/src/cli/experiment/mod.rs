@@ -30,32 +30,16 @@ pub use run::RunArgs;
 const EXAMPLES: &str = "\
 Examples:
   wavemill experiment list
-  wavemill experiment show fma-large
+  wavemill experiment show fma-large --toml > mine.toml
   wavemill experiment run fma-large --data fma/ --out out/
   wavemill experiment check mine.toml
 
-Exit codes: 0 ok, 1 failed, 2 experiment not found or invalid (the message names the line); `run` also returns \
-those of `extract` and `train fit`.";
-
-const LIST_EXAMPLE: &str = "Example:\n  wavemill experiment list\n\nExit codes: 0 ok, 1 failed.";
-
-const SHOW_EXAMPLES: &str = "\
-Examples:
-  wavemill experiment show fma-large
-  wavemill experiment show fma-large --toml > mine.toml
-
-Exit codes: 0 ok, 1 failed, 2 experiment not found or invalid.";
-
-const CHECK_EXAMPLE: &str = "\
-Example:
-  wavemill experiment check mine.toml
-
-Exit codes: 0 valid, 1 failed, 2 experiment not found or invalid, or a variant makes its recipe invalid.";
+The message about an invalid experiment names the line.";
 
 /// Width of the name column in lists, in characters.
 const NAME_COLUMNS: usize = 20;
 
-/// Reproduce a document by name: extract, train, and compare scores with its claims
+/// Repeat a published experiment, and compare scores with its claims
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ExperimentCommand {
@@ -66,10 +50,8 @@ pub struct ExperimentCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the shipped experiments, one per line
-    #[command(after_help = LIST_EXAMPLE)]
     List,
     /// Show an experiment, its variants, and the claims of its document
-    #[command(after_help = SHOW_EXAMPLES)]
     Show {
         /// A shipped experiment's name, or a TOML file
         #[arg(value_name = "NAME|FILE")]
@@ -81,7 +63,6 @@ enum Action {
     /// Check the data, make the stores, train, and compare the scores with the claims
     Run(Box<RunArgs>),
     /// Check an experiment and every variant of it for errors
-    #[command(after_help = CHECK_EXAMPLE)]
     Check {
         /// A shipped experiment's name, or a TOML file
         #[arg(value_name = "NAME|FILE")]
@@ -93,7 +74,7 @@ impl ExperimentCommand {
     /// Runs the subcommand and writes its output to stdout.
     ///
     /// # Errors
-    /// An error of the experiment (exit code 2), or an error of `extract` or `wavemill-train fit`.
+    /// An error of the experiment (exit code 2), or an error of `extract` or `wavemill train fit`.
     pub fn run(&self) -> Result<u8> {
         let out = &mut stdout();
         let ran = match &self.action {

@@ -21,7 +21,7 @@ use super::work::{Cell, StoreWork, Work};
 /// Table whose columns are listed under `data.metadata` in a training configuration.
 const TABLE: &str = "fma_features";
 
-/// The inputs of an architecture, as `wavemill-train models --json` lists them.
+/// The inputs of an architecture, as `wavemill train models --json` lists them.
 #[derive(Debug, Deserialize)]
 pub(super) struct ModelInputs {
     name: String,
@@ -48,7 +48,7 @@ struct StoreData<'a> {
 }
 
 impl ModelInputs {
-    /// Reads the inputs of all model architectures from `wavemill-train models`.
+    /// Reads the inputs of all model architectures from `wavemill train models`.
     ///
     /// # Errors
     /// The trainer fails, or its output is not the expected JSON.
@@ -56,7 +56,7 @@ impl ModelInputs {
         let mut command = trainer::command("models");
         command.arg("--json");
         let text = trainer::run(command)?;
-        serde_json::from_str(&text).context("unexpected output of `wavemill-train models --json`")
+        serde_json::from_str(&text).context("unexpected output of `wavemill train models --json`")
     }
 
     fn reads(&self, input: &str) -> bool {
@@ -132,7 +132,7 @@ impl StoreData<'_> {
             let name = &config.model.name;
             let Some(model) = models.iter().find(|model| model.name == *name) else {
                 return Some(format!(
-                    "model.name = {name}: no such model; `wavemill-train models` lists all models"
+                    "model.name = {name}: no such model; `wavemill train models` lists all models"
                 ));
             };
             if let Some(message) = self.columns_problem(&config.data, model) {

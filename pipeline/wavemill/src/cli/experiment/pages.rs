@@ -56,7 +56,7 @@ pub(super) fn check(out: &Path, work: &Work) -> Result<()> {
 /// Creates the pages of all stores and finished runs that have no current page.
 ///
 /// # Errors
-/// An error of `wavemill report` or `wavemill-train report`, which build the pages.
+/// An error of `wavemill report` or `wavemill train report`, which build the pages.
 pub(super) fn make(out: &Path, work: &Work) -> Result<()> {
     let folder = out.join(FOLDER);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;

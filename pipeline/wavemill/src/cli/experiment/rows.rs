@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use wavemill_schemas::durable::if_there;
 use wavemill_terminal::output::report;
 
-use super::trainer::{self, flags};
+use super::trainer;
+use crate::cli::train::flags;
 
 /// Name of the file with the predictions, in a run's folder.
 const PREDICTIONS: &str = "predictions.parquet";
@@ -32,7 +33,7 @@ pub(super) fn forget(folder: &Path) -> Result<()> {
 /// Creates the prediction and map files of the finished run in `folder`, trained on `store`, unless they exist.
 ///
 /// # Errors
-/// An error of `wavemill-train eval`, which computes the files.
+/// An error of `wavemill train eval`, which computes the files.
 pub(super) fn make(folder: &Path, store: &Path, threads: u16, device: &str) -> Result<()> {
     let predictions = folder.join(PREDICTIONS);
     let map = folder.join(MAP);

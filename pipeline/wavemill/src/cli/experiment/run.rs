@@ -31,9 +31,10 @@ use super::pages;
 use super::rows;
 use super::sweep::{SWEEP_FILE, SweepWork};
 use super::tables;
-use super::trainer::{self, flags};
+use super::trainer;
 use super::work::{RunWork, Selection, StoreWork, Work};
 use crate::cli::extract::ExtractCommand;
+use crate::cli::train::flags;
 use crate::cli::{RUN_AGAIN, WaitArgs, command_of};
 
 const EXAMPLES: &str = "\
@@ -48,9 +49,7 @@ Examples:
 --out receives stores/, runs/, result.json, and index.html with pages/. To continue a killed or interrupted run, repeat \
 the same command: finished stores and runs are reused.
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, invalid experiment, data that is missing, differs from the published data or \
-lacks the inputs of a training, or no wavemill-train; 5 no space; 7 another command is writing --out; 130 interrupted; \
-otherwise as for `wavemill extract` and `wavemill-train fit`.";
+Exit code 2 also if data is missing, differs from the published data or lacks the inputs of a training.";
 
 /// File in the results folder that records the folder's state.
 const FOLDER_FILE: &str = "experiment.json";
@@ -78,7 +77,7 @@ pub struct RunArgs {
     /// Do not compare archives with their published sha1
     #[arg(long)]
     any_data: bool,
-    /// Keep N clips of each store, chosen by hash
+    /// Extract only N clips of each store, chosen by hash
     #[arg(long, value_name = "N", value_parser = number::<u64>(1..))]
     limit: Option<u64>,
     /// Number of epochs of every training, instead of its own
@@ -332,7 +331,7 @@ fn make_store(args: &RunArgs, store: &StoreWork, data: &FoundData) -> Result<Sto
     })
 }
 
-/// Returns the result of a run: reads it if the run is finished, otherwise trains with `wavemill-train fit`. Also
+/// Returns the result of a run: reads it if the run is finished, otherwise trains with `wavemill train fit`. Also
 /// creates the run's prediction and map files.
 fn train(
     args: &RunArgs,

@@ -1,4 +1,4 @@
-//! Runs the sweep of an experiment: `wavemill-train sweep` on the honest store of the base variant.
+//! Runs the sweep of an experiment: `wavemill train sweep` on the honest store of the base variant.
 
 use std::path::Path;
 
@@ -11,8 +11,9 @@ use wavemill_schemas::run::{Sweep, Values};
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::write_text;
 
-use super::trainer::{self, flags};
+use super::trainer;
 use super::work::{Selection, Work};
+use crate::cli::train::flags;
 
 /// A sweep over training configurations to run.
 #[derive(Clone, Debug)]
@@ -56,7 +57,7 @@ impl TrialOutcome {
     }
 }
 
-/// Checks that `wavemill-train sweep` can read the experiment's sweep.
+/// Checks that `wavemill train sweep` can read the experiment's sweep.
 ///
 /// # Errors
 /// [`UsageError`] if a key of the sweep is invalid; the message names the key.
@@ -118,7 +119,7 @@ impl SweepWork {
     /// Trains the trials that are not trained yet. Their runs are stored in `out/sweep`.
     ///
     /// # Errors
-    /// An error of `wavemill-train sweep`, which trains the trials.
+    /// An error of `wavemill train sweep`, which trains the trials.
     pub(super) fn run(
         &self,
         out: &Path,

@@ -1,6 +1,5 @@
 //! Starts the trainer's program for an experiment. The trainer ends with this process and receives its signals.
 
-use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
@@ -14,37 +13,28 @@ use wavemill_terminal::output::report;
 
 use crate::cli::exit::ChildFailure;
 use crate::cli::interrupt::STOPPED_AT_ONCE;
-use crate::cli::program::{beside, not_there};
-use crate::cli::train::{BUILD_TRAINER, TRAINER, code_of, output_args};
+use crate::cli::program::beside;
+use crate::cli::train::{self, BUILD_TRAINER, CANNOT_START, TRAINER, code_of, output_args};
 
 /// Checks that the trainer can be started and has this program's version, before hours of extraction.
 ///
 /// # Errors
 /// [`UsageError`] if the trainer is missing or has another version; the message names the command that builds it.
 pub(super) fn check() -> Result<(), UsageError> {
-    let answer = Command::new(beside(TRAINER))
+    let answer = train::trainer()?
         .arg("--version")
         .stdin(Stdio::null())
         .output();
-    match answer {
-        Ok(said) if said.status.success() => {
-            let said = String::from_utf8_lossy(&said.stdout);
-            if said.split_whitespace().last() == Some(env!("CARGO_PKG_VERSION")) {
-                return Ok(());
-            }
-
-            Err(UsageError(format!(
-                "`{TRAINER} --version` reports `{}`, but this is {}: rebuild it with {BUILD_TRAINER}",
-                shown(said.trim()),
-                env!("CARGO_PKG_VERSION")
-            )))
-        }
-        Ok(said) => Err(UsageError(format!(
-            "{TRAINER} does not start ({}): `{TRAINER} --version` shows the reason; rebuild it with {BUILD_TRAINER}",
-            said.status
-        ))),
-        Err(_) => Err(UsageError(not_there(TRAINER, BUILD_TRAINER))),
+    let said = answer.map_err(|error| UsageError(format!("{CANNOT_START}: {error}")))?;
+    let said = String::from_utf8_lossy(&said.stdout);
+    if said.split_whitespace().last() == Some(env!("CARGO_PKG_VERSION")) {
+        return Ok(());
     }
+    Err(UsageError(format!(
+        "`{TRAINER} --version` reports `{}`, but this is {}: rebuild it with {BUILD_TRAINER}",
+        shown(said.trim()),
+        env!("CARGO_PKG_VERSION")
+    )))
 }
 
 /// Returns a command that runs `subcommand` of the trainer; arguments can be added to it.
@@ -62,23 +52,12 @@ pub(super) fn command(subcommand: &str) -> Command {
     command
 }
 
-/// Returns `flag` before each of the values: the arguments for a flag that is given as often as there are values.
-pub(super) fn flags<T: AsRef<OsStr>>(
-    flag: &'static str,
-    values: impl IntoIterator<Item = T>,
-) -> impl Iterator<Item = OsString> {
-    let values = values.into_iter();
-    values.flat_map(move |value| [flag.into(), value.as_ref().to_owned()])
-}
-
 /// Runs the trainer to its end and returns its standard output.
 ///
 /// # Errors
 /// [`ChildFailure`] with the trainer's exit code, which is 130 after a signal; an I/O error if it cannot be started.
 pub(super) fn run(mut command: Command) -> Result<String> {
-    let mut child = command
-        .spawn()
-        .with_context(|| not_there(TRAINER, BUILD_TRAINER))?;
+    let mut child = command.spawn().context(CANNOT_START)?;
     let mut stdout = child
         .stdout
         .take()

@@ -26,8 +26,8 @@ use wavemill_terminal::output;
 
 use self::songs::{Input, SongReader};
 use super::exit::ChildFailure;
-use super::program::{beside, not_there};
-use super::train::{BUILD_TRAINER, TRAINER, code_of, name_among};
+use super::program::beside;
+use super::train::{TRAINER, code_of, name_among, trainer};
 use crate::serve::{self, Gate, Limits, ModelSetup, Reader, ServeError, Server, Unreadable};
 
 const EXAMPLES: &str = "\
@@ -40,19 +40,18 @@ Examples:
 The page is at http://127.0.0.1:8080/, the description of the API at /api/openapi.json. Songs are kept only in memory, \
 until the response is sent. There is no authentication: every client that can reach the port can send songs.
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such run, 130 stopped by SIGINT or SIGTERM, after the songs in progress \
-(a second signal stops at once), otherwise as for `wavemill-train predict`.";
+Exit code 130 after SIGINT or SIGTERM, when the songs in progress are finished. A second signal stops at once.";
 
 /// Number of threads for network I/O; computations have threads of their own.
 const HTTP_THREADS: usize = 2;
 /// Number of classes requested per prediction: all, because the page shows more classes than a line of `predict`.
 const TOP: &str = "65535";
 
-/// Serve trained models for uploaded songs, by a web page and an HTTP interface
+/// Predict uploaded songs, by a web page and an HTTP interface
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ServeCommand {
-    /// Folder that `wavemill-train fit` wrote; may be repeated, for several models side by side
+    /// Folder that `wavemill train fit` wrote; may be repeated, for several models side by side
     #[arg(long = "run", value_name = "DIR", required = true)]
     runs: Vec<PathBuf>,
     /// Port; 0 selects a free one
@@ -89,6 +88,8 @@ impl ServeCommand {
     /// Wrong usage; a model that cannot be loaded; [`Kind::Interrupted`] after a signal.
     pub fn run(&self) -> Result<u8> {
         let server = Arc::new(self.server()?);
+        // The models' processes are started later: a missing trainer is reported now, with the way to get it.
+        trainer()?;
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(HTTP_THREADS)
             // A panic in a thread with this name is reported to a client and does not end the process.
@@ -227,9 +228,6 @@ fn cannot_answer(error: ServeError) -> Error {
             code: code_of(status),
         }
         .into(),
-        error @ ServeError::Start { .. } => {
-            Error::new(error).context(not_there(TRAINER, BUILD_TRAINER))
-        }
         error => error.into(),
     }
 }

@@ -140,7 +140,7 @@ fn take_words(bytes: &mut &[u8]) -> Result<Vec<u32>, PlainError> {
 /// Creates the error for rows of another rank that cannot be decoded.
 fn unreadable() -> PlainError {
     PlainError::failed(
-        "another rank's rows cannot be read: do all ranks run the same wavemill-train?",
+        "another rank's rows cannot be read: do all ranks run the same version of wavemill?",
     )
 }
 
