@@ -510,6 +510,16 @@ fn a_missing_permission_has_one_code_and_one_remedy() -> Result<(), Failed> {
     let mut mean = on("sql");
     mean.arg("SELECT max(tensor_mean(log_mel)) FROM features_log_mel");
     fs::create_dir(folder.join("closed"))?;
+    let mut demo = wavemill(["demo"]);
+    demo.arg(folder.join("closed/demo"));
+    let score = folder.join("score.csv");
+    fs::write(&score, "a\n1\n")?;
+    let mut scores = on("sql VALUES(1)");
+    scores.arg(format!("--table=score={}", score.display()));
+    let run_folder = folder.join("a-run");
+    fs::create_dir(&run_folder)?;
+    let mut predict = wavemill(["predict", "song.mp3", "--run"]);
+    predict.arg(&run_folder);
 
     let versions = store.join("_wavemill/versions");
     let closed = folder.join("closed");
@@ -533,7 +543,10 @@ fn a_missing_permission_has_one_code_and_one_remedy() -> Result<(), Failed> {
         (closed.clone(), extract(&closed.join("store"))),
         (closed.clone(), export),
         (closed.clone(), table),
+        (closed.clone(), demo),
         (closed, page),
+        (score, scores),
+        (run_folder, predict),
     ] {
         let mode = fs::metadata(&path)?.permissions();
         unreadable(&path);

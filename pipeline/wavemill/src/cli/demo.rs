@@ -115,6 +115,9 @@ fn is_complete(data: &Path) -> io::Result<bool> {
 
 /// Creates the data set with `demo-audio`, a separate program next to this one because its encoder is LGPL.
 fn make_data(data: &Path, tracks: u32) -> Result<()> {
+    // If the folder cannot be created, this program's message is the only one.
+    std::fs::create_dir_all(data).with_context(|| format!("cannot create {}", data.display()))?;
+
     let mut command = Command::new(beside("demo-audio"));
     command
         .arg(data)
