@@ -469,6 +469,25 @@ mod tests {
     }
 
     #[test]
+    fn an_interval_of_one_point_is_not_shown() {
+        let all_right = single(&[
+            (1, Some(1), 0, &[0.9, 0.1]),
+            (2, Some(2), 1, &[0.1, 0.9]),
+            (3, Some(3), 0, &[0.8, 0.2]),
+        ]);
+        let report = class_report(&all_right).unwrap();
+        let bootstrap = super::super::bootstrap(&all_right, 1, &AtomicBool::new(false)).unwrap();
+        assert!(bootstrap.is_some());
+
+        let table = class_table(&report, bootstrap.as_ref(), Noun::Track);
+        let accuracy = "accuracy                            1.0000\n";
+        assert!(
+            table.starts_with(accuracy) && !table.contains('['),
+            "{table}"
+        );
+    }
+
+    #[test]
     fn sets_and_pairs_have_tables_too() {
         let a = sets(&[
             (Some(&[true, false]), &[0.9, 0.1]),
