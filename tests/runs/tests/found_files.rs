@@ -117,7 +117,7 @@ fn a_folder_and_its_zip_are_accounted_for() -> Result<(), Failed> {
     for told in [
         sum,
         "2 files below the audio root (1 ape, 1 wma), such as a/named.ape: wavemill does not decode these formats",
-        "1 files below the audio root (1 wav), such as a/loose.wav: no row names these files",
+        "1 file below the audio root (1 wav), such as a/loose.wav: no row names these files",
         "2 rows name a file whose name differs in case, in Unicode normalization or in a suffix",
         "a row names a/near.wav, the folder has a/Near.wav",
         &format!("a row names {COMPOSED}, the folder has {DECOMPOSED}"),
