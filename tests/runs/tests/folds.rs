@@ -109,7 +109,7 @@ fn killed_cross_validation_continues() -> Result<(), Failed> {
 fn wrong_folds_are_refused() -> Result<(), Failed> {
     let runs = scratch("folds-refused").join("runs");
     for (message, said) in [
-        ("--folds 2", "3..=1000"),
+        ("--folds 2", "must be a whole number from 3 to 1000"),
         ("--folds 5 --fold 6", "--fold 6: must be 1 to 5"),
         ("--folds 1000", "use fewer folds"),
         ("--folds 5 --split artist", "cannot be used with"),
