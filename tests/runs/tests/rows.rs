@@ -343,7 +343,10 @@ fn a_document_has_its_own_schedule() -> Result<(), Failed> {
 
     let store = named_store("gtzan-segments")?;
     let told = small(&store, &[]).exits(0)?.err;
-    contains(&told, "(document 000): use --like gtzan-segments for those")?;
+    contains(
+        &told,
+        "those of fma-large: use --like gtzan-segments for those of GenreGenie",
+    )?;
 
     let plain = ["--set", "model.channels=1", "--set", "data.feature=log_mel"];
     let told = small(
@@ -352,7 +355,7 @@ fn a_document_has_its_own_schedule() -> Result<(), Failed> {
     )
     .exits(0)?
     .err;
-    lacks(&told, "document 000")?;
+    lacks(&told, "use --like")?;
     let conflict = "note: model.name = \"lstm\", where gtzan-segments has \"genregenie-cnn\"";
     same("conflicts", told.lines().any(|line| line == conflict), true)
 }

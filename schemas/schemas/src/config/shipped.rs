@@ -11,6 +11,8 @@ use crate::exit::PlainError;
 pub struct ShippedConfig {
     /// Name of the configuration, the same as that of the document's recipe.
     pub name: &'static str,
+    /// Name of the document that the configuration follows.
+    pub document: &'static str,
     /// Description of the configuration, in one line.
     pub about: &'static str,
     /// TOML text of the configuration; the comment after each value states the value's origin.
@@ -21,27 +23,32 @@ pub struct ShippedConfig {
 pub const SHIPPED: [ShippedConfig; 5] = [
     ShippedConfig {
         name: "fma-large",
-        about: "document 000: a CNN and a GRU over log-mel, two schedules, augmentation",
+        document: "Music Genre Classification (UAB, 2025)",
+        about: "a CNN and a GRU over log-mel, two schedules, augmentation",
         text: include_str!("../../configs/fma-large.toml"),
     },
     ShippedConfig {
         name: "gtzan-segments",
-        about: "document 001: CNN over 3-s segments, Adam with a constant learning rate",
+        document: "GenreGenie",
+        about: "CNN over 3-s segments, Adam with a constant learning rate",
         text: include_str!("../../configs/gtzan-segments.toml"),
     },
     ShippedConfig {
         name: "fma-small",
-        about: "document 002: CRNN over 640 frames, Adam with a constant learning rate",
+        document: "Music Genre Recognition (UAB, 2023)",
+        about: "CRNN over 640 frames, Adam with a constant learning rate",
         text: include_str!("../../configs/fma-small.toml"),
     },
     ShippedConfig {
         name: "fma-windows",
-        about: "document 003: CNN and bidirectional GRU in parallel, genre and sub-genre",
+        document: "Clasificación de género musical con Deep Learning",
+        about: "CNN and bidirectional GRU in parallel, genre and sub-genre",
         text: include_str!("../../configs/fma-windows.toml"),
     },
     ShippedConfig {
         name: "gtzan-images",
-        about: "document 004: ResNet-50 for ten epochs, best with pretrained weights (--init)",
+        document: "Music Genre Classification in Pytorch",
+        about: "ResNet-50 for ten epochs, best with pretrained weights (--init)",
         text: include_str!("../../configs/gtzan-images.toml"),
     },
 ];
@@ -70,9 +77,12 @@ impl ShippedConfig {
 
     /// Returns a table of all configurations, one line each.
     pub fn listing() -> String {
-        let lines = SHIPPED
-            .iter()
-            .map(|shipped| format!("{:<16}{}\n", shipped.name, shipped.about));
+        let lines = SHIPPED.iter().map(|shipped| {
+            format!(
+                "{:<16}{}: {}\n",
+                shipped.name, shipped.document, shipped.about
+            )
+        });
         lines.collect()
     }
 
@@ -193,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn gtzans_users_do_not_get_the_schedule_of_document_000() {
+    fn gtzans_users_do_not_get_the_schedule_of_fma_large() {
         fn like(name: &str) -> Config {
             let shipped = ShippedConfig::find(name).expect("shipped");
             Config::parse(shipped.text, name, &[]).expect("valid")

@@ -70,9 +70,9 @@ impl LikeArgs {
         };
 
         vec![format!(
-            "optimiser, schedule and epochs are the defaults (document 000): use --like {} for those of the document \
-             that this store's recipe follows",
-            shipped.name
+            "optimiser, schedule and epochs are the defaults, which are those of fma-large: use --like {} for those of \
+             {}",
+            shipped.name, shipped.document
         )]
     }
 
