@@ -1,7 +1,7 @@
 //! Training configuration: everything that determines the numeric results of a run, in one TOML or JSON document.
 //! Command-line flags only set keys of it.
 //!
-//! Defaults follow document 000 ("fma-large") where it states a value. Paths, devices, ranks and the number of threads
+//! Defaults follow the document of `fma-large` where it states a value. Paths, devices, ranks and the number of threads
 //! depend on the machine and are not part of the configuration.
 
 mod layers;
@@ -118,6 +118,13 @@ pub struct Model {
     pub name: String,
     /// Dropout rate. Default: the architecture's.
     pub dropout: Option<f64>,
+    /// Numbers of filters of the convolutions, in the order of the layers. If empty, those of the architecture.
+    #[serde(deserialize_with = "filters", skip_serializing_if = "is_default")]
+    pub filters: Vec<i64>,
+    /// Sizes of the hidden layers (recurrent and dense), in the order of the layers. If empty, those of the
+    /// architecture.
+    #[serde(deserialize_with = "hidden", skip_serializing_if = "is_default")]
+    pub hidden: Vec<i64>,
     /// Initial weights: safetensors, named as by torchvision or timm. The head is random.
     pub init: Option<PathBuf>,
     /// True to train only the head.
@@ -128,17 +135,51 @@ pub struct Model {
     pub sync_batch_norm: bool,
 }
 
+impl Model {
+    /// Creates the default configuration of the architecture `name`.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Model {
     fn default() -> Self {
         Self {
             name: "cnn2d".to_owned(),
             dropout: None,
+            filters: Vec::new(),
+            hidden: Vec::new(),
             init: None,
             freeze: false,
             channels: 1,
             sync_batch_norm: false,
         }
     }
+}
+
+/// Maximum number of filters of a convolution and maximum size of a hidden layer.
+const WIDTH_MAX: i64 = 4096;
+
+fn filters<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<i64>, D::Error> {
+    widths(from, "model.filters")
+}
+
+fn hidden<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<i64>, D::Error> {
+    widths(from, "model.hidden")
+}
+
+/// Deserializes the widths of layers. The error names `key`.
+fn widths<'de, D: Deserializer<'de>>(from: D, key: &str) -> Result<Vec<i64>, D::Error> {
+    let widths = toml::Value::deserialize(from)?.try_into::<Vec<i64>>();
+    let is_width = |width: &i64| (1..=WIDTH_MAX).contains(width);
+    let sound = widths.ok().filter(|widths| widths.iter().all(is_width));
+    sound.ok_or_else(|| {
+        let allowed = format!("whole numbers from 1 to {WIDTH_MAX}, such as [32, 64]");
+        D::Error::custom(format!("{key} must be a list of {allowed}"))
+    })
 }
 
 /// Optimisers.
@@ -153,7 +194,7 @@ pub enum OptimizerKind {
     Sgd,
 }
 
-/// Optimiser. The defaults are those of document 000.
+/// Optimiser. The defaults are those of `fma-large`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Optimizer {
@@ -255,7 +296,7 @@ impl Default for Optimizer {
 }
 
 /// Learning rate schedules. The factors of all present schedules are multiplied. Without this section, the step and
-/// plateau schedules of document 000 apply; with it, only the schedules that it names. `--set` changes single
+/// plateau schedules of `fma-large` apply; with it, only the schedules that it names. `--set` changes single
 /// schedules; `false` switches a schedule off, and `true` on with its defaults.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -489,7 +530,7 @@ impl Default for Loss {
     }
 }
 
-/// Augmentation of training rows. Disabled by default; the values are those of document 000.
+/// Augmentation of training rows. Disabled by default; the values are those of `fma-large`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {

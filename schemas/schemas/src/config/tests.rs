@@ -81,6 +81,43 @@ fn an_unknown_key_is_answered_with_the_key_that_is_meant() {
 }
 
 #[test]
+fn widths_of_layers_are_lists_of_numbers_in_their_range() {
+    let sets = ["model.filters=[32, 64]".to_owned()];
+    let config = Config::parse("[model]\nhidden = [16]", "c.toml", &sets).expect("valid");
+    assert_eq!(config.model.filters, [32, 64]);
+    assert_eq!(config.model.hidden, [16]);
+    let read: Config = serde_json::from_value(serde_json::to_value(&config).expect("JSON"))
+        .expect("a configuration");
+    assert_eq!(read, config);
+
+    // Empty lists are the defaults, so that earlier configurations keep their hash.
+    let empty = ["model.filters=[]".to_owned(), "model.hidden=[]".to_owned()];
+    let empty = Config::parse("", "", &empty).expect("valid");
+    assert_eq!(empty.hash(), Config::default().hash());
+    assert_ne!(config.hash(), empty.hash());
+    let text = toml::to_string(&empty).expect("TOML");
+    assert!(
+        !text.contains("filters") && !text.contains("hidden"),
+        "{text}"
+    );
+
+    let allowed = "must be a list of whole numbers from 1 to 4096, such as [32, 64]";
+    for wrong in [
+        "32", "abc", "32,64", "[0]", "[32, -1]", "[4097]", "[1.5]", "[[1]]", "true",
+    ] {
+        let set = format!("model.filters={wrong}");
+        let error = Config::parse("", "", std::slice::from_ref(&set)).expect_err(wrong);
+        assert_eq!(
+            error.to_string(),
+            format!("--set {set}: model.filters {allowed}")
+        );
+    }
+    let error = Config::parse("[model]\nname = \"lstm\"\nhidden = \"64\"", "c.toml", &[]);
+    let error = error.expect_err("text").to_string();
+    assert_eq!(error, format!("c.toml, line 3: model.hidden {allowed}"));
+}
+
+#[test]
 fn a_section_of_schedules_stands_alone_and_sets_change_the_defaults() {
     let schedule = |text: &str, sets: &[&str]| {
         let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();

@@ -215,6 +215,13 @@ mod tests {
         assert_eq!(trials.len(), 6);
         assert_eq!(trials[0], ["model.name=\"a\"", "optimizer.lr=0.1"]);
         assert_eq!(trials[5], ["model.name=\"c\"", "optimizer.lr=0.01"]);
+
+        let lists = "[parameters]\n\"model.filters\" = [[32, 64], [64, 128]]";
+        let trials = Sweep::parse(lists, "s.toml").expect("valid").trials();
+        assert_eq!(
+            trials,
+            [["model.filters=[32, 64]"], ["model.filters=[64, 128]"]]
+        );
     }
 
     /// Returns the error message for an invalid sweep file.

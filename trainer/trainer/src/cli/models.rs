@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 use wavemill_schemas::number::number;
+use wavemill_schemas::config::{Config, Model};
 use wavemill_terminal::output::stdout;
 
 use crate::ffi;
@@ -19,6 +20,8 @@ Examples:
   wavemill train models
   wavemill train models crnn
   wavemill train models cnn2d --shape 96,1292 --json
+  wavemill train models cnn1d \\
+      --set model.filters='[32,64,64]' --set model.hidden='[64]'
 
 Without --shape and --classes, a model has the shape and classes of its document. Train it with `fit --model NAME`. Each \
 description shows what the document's text states, what its authors' repository states, and what is our choice. See \
@@ -36,6 +39,9 @@ pub(crate) struct ModelsCommand {
     /// Number of classes to build the model for
     #[arg(long, value_name = "N", value_parser = number::<i64>(1..=1_000_000))]
     classes: Option<i64>,
+    /// Set a value of the configuration of this architecture, such as model.filters
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "name")]
+    sets: Vec<String>,
     /// Print JSON on stdout
     #[arg(long)]
     json: bool,
@@ -57,7 +63,9 @@ impl ModelsCommand {
     pub(crate) fn run(&self) -> Result<u8> {
         ffi::keep_signals_away();
         if let Some(name) = &self.name {
-            let model = describe(name, self.shape, self.classes)?;
+            let mut config = Config::parse("", "", &self.sets)?;
+            config.model.name.clone_from(name);
+            let model = describe(&config.model, self.shape, self.classes)?;
             if self.json {
                 writeln!(stdout(), "{}", serde_json::to_value(&model)?)?;
             } else {
@@ -79,10 +87,12 @@ impl ModelsCommand {
         let mut models = Vec::new();
         for architecture in own::all() {
             let name = architecture.name;
-            models.push(match describe(name, self.shape, self.classes) {
-                Ok(model) => serde_json::to_value(&model)?,
-                Err(error) => json!({"name": name, "error": error.to_string()}),
-            });
+            models.push(
+                match describe(&Model::named(name), self.shape, self.classes) {
+                    Ok(model) => serde_json::to_value(&model)?,
+                    Err(error) => json!({"name": name, "error": error.to_string()}),
+                },
+            );
         }
         Ok(Value::Array(models))
     }
@@ -99,7 +109,7 @@ impl ModelsCommand {
 
         for architecture in own::all() {
             let name = architecture.name;
-            match describe(name, self.shape, self.classes) {
+            match describe(&Model::named(name), self.shape, self.classes) {
                 Ok(model) => write!(stdout(), "{}", block(&model))?,
                 // Other architectures may accept a size that is too small for this one, so continue with the table.
                 Err(error @ ModelError::TooSmall { .. }) => {
@@ -153,19 +163,13 @@ fn stages(model: &Description) -> String {
         out += &format!("minimum shape: {bands} bands, {frames} frames\n");
     }
     out += &format!("parameters: {}\n", thousands(model.parameters));
-    if !model.dropout.is_empty() {
-        let shares: Vec<String> = model.dropout.iter().map(ToString::to_string).collect();
-        out += &format!("dropout: {}\n", shares.join(", "));
-    }
+    out += &listed("filters", &model.filters);
+    out += &listed("hidden", &model.hidden);
+    out += &listed("dropout", &model.dropout);
 
-    if !model.branches.is_empty() {
-        let branches: Vec<String> = model
-            .branches
-            .iter()
-            .map(|branch| format!("{} (of {})", branch.name, branch.input))
-            .collect();
-        out += &format!("parallel branches: {}\n", branches.join(", "));
-    }
+    let branches = model.branches.iter();
+    let branches = branches.map(|branch| format!("{} (of {})", branch.name, branch.input));
+    out += &listed("parallel branches", &branches.collect::<Vec<_>>());
 
     out += &format!(
         "\n{:<26}{:<18}{:>11}  operations\n",
@@ -195,6 +199,14 @@ fn stages(model: &Description) -> String {
     out
 }
 
+/// Returns a line with the values of the layers, or no line without values.
+fn listed(name: &str, values: &[impl ToString]) -> String {
+    if values.is_empty() {
+        return String::new();
+    }
+    format!("{name}: {}\n", joined(values, ", "))
+}
+
 /// The name of a stage, preceded by the name of its branch.
 fn stage_name(stage: &Stage) -> String {
     match stage.branch {
@@ -214,11 +226,12 @@ fn operations(operations: &[Operation]) -> String {
 }
 
 fn axes(shape: &[i64]) -> String {
-    shape
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" x ")
+    joined(shape, " x ")
+}
+
+fn joined(values: &[impl ToString], separator: &str) -> String {
+    let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    values.join(separator)
 }
 
 #[cfg(test)]
@@ -235,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_stage_is_shown_with_branch_shape_parameters_and_operations() {
-        let cnn = stages(&describe("cnn2d", None, None).expect("a model"));
+        let cnn = stages(&describe(&Model::named("cnn2d"), None, None).expect("a model"));
         let first = cnn.lines().find(|line| line.starts_with("conv1"));
         assert_eq!(
             first,
@@ -245,7 +258,13 @@ mod tests {
             )
         );
 
-        let parallel = stages(&describe("parallel-cnn-bigru", None, None).expect("a model"));
+        assert!(
+            cnn.contains("\nfilters: 32, 64, 64\nhidden: 1024, 256\ndropout: 0.2, "),
+            "{cnn}"
+        );
+
+        let parallel =
+            stages(&describe(&Model::named("parallel-cnn-bigru"), None, None).expect("a model"));
         assert!(
             parallel.contains(
                 "
@@ -264,12 +283,12 @@ recurrent: steps "
 
     #[test]
     fn model_description_contains_our_choices() {
-        let model = describe("crnn", None, Some(5)).expect("a model");
+        let model = describe(&Model::named("crnn"), None, Some(5)).expect("a model");
         let text = block(&model) + &stages(&model);
 
         for told in [
             "spectrogram 128 x 640",
-            "origin: document 002",
+            "origin: GenreClassifier of Music Genre Recognition (UAB, 2023)",
             "our choice: one dimension",
             "text: 1-D",
             "repository: of the second",

@@ -55,6 +55,12 @@ pub(crate) struct Description {
     pub heads: Vec<(String, i64)>,
     /// Number of trainable parameters, including the heads.
     pub parameters: i64,
+    /// Numbers of filters of the convolutions that `model.filters` sets, in order; empty if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<i64>,
+    /// Sizes of the hidden layers that `model.hidden` sets, in order; empty if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<i64>,
     /// Dropout rates of all dropout layers, in order of execution.
     pub dropout: Vec<f64>,
 }
@@ -95,23 +101,25 @@ fn dims_of(architecture: &Architecture, shape: Option<[i64; 2]>, classes: Option
     }
 }
 
-/// Describes the architecture `name`, for the dimensions in its document or for the given ones.
+/// Describes the architecture that `model` configures, for the dimensions in its document or for the given ones.
 ///
 /// # Errors
-/// [`ModelError`] if the name is unknown or the dimensions do not fit the architecture.
+/// [`ModelError`] if the name is unknown, or configuration or dimensions do not fit the architecture.
 pub(crate) fn describe(
-    name: &str,
+    model: &config::Model,
     shape: Option<[i64; 2]>,
     classes: Option<i64>,
 ) -> Result<Description, ModelError> {
-    let architecture = find(name)?;
-    let model = config::Model {
-        name: name.to_owned(),
-        ..config::Model::default()
-    };
+    let architecture = find(&model.name)?;
+    let [mut filters, mut hidden] = architecture.widths();
+    for (own, configured) in [(&mut filters, &model.filters), (&mut hidden, &model.hidden)] {
+        if !configured.is_empty() {
+            own.clone_from(configured);
+        }
+    }
     let dims = dims_of(architecture, shape, classes);
     let store = VarStore::new(Device::Cpu);
-    let net = Net::build(&model, &dims, &store.root(), None)?;
+    let net = Net::build(model, &dims, &store.root(), None)?;
 
     // One row is sufficient, since batch norm uses its running statistics outside of training.
     let inputs = Inputs::zeros(&dims)?;
@@ -136,7 +144,7 @@ pub(crate) fn describe(
         repository: architecture.repository,
         our_choice: architecture.our_choice,
         inputs: shown_inputs,
-        least: (architecture.least)(),
+        least: architecture.least(),
         branches: walked.branches,
         stages: walked.stages,
         width: net.width(),
@@ -146,6 +154,8 @@ pub(crate) fn describe(
             .iter()
             .map(|x| x.numel() as i64)
             .sum(),
+        filters,
+        hidden,
         dropout: net.dropout().to_vec(),
     })
 }

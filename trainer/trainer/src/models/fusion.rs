@@ -1,17 +1,17 @@
-//! `fusion`, the further work of document 002: combines a track's spectrogram with its metadata.
+//! `fusion`, the further work of `fma-small`: combines a track's spectrogram with its metadata.
 
 use tch::Tensor;
 
 use super::layers::{Initializer, VarScope};
-use super::recurrent::{CRNN_SIMPLE, ConvRecurrent};
+use super::recurrent::CRNN_SIMPLE;
 use super::sequence::{RELU, RowShape, Sequence, StageArgs, dense, dropout};
 use super::walk::{Operation, OperationKind, Walk};
 use super::{Backbone, Dims, Inputs, ModelError, metadata};
 
 /// Length of the vector of an artist or album.
 const EMBEDDED: i64 = 16;
-const DENSE: i64 = 128;
-const TOP: &[StageArgs] = &[("dense", &[dense(DENSE), RELU, dropout(0.3)])];
+/// The stages after the concatenation.
+pub(crate) const TOP: &[StageArgs] = &[("dense", &[dense(128), RELU, dropout(0.3)])];
 /// Names of the columns in the input `ids`.
 const ID_NAMES: [&str; 2] = ["artist", "album"];
 
@@ -22,15 +22,17 @@ const ID_NAMES: [&str; 2] = ["artist", "album"];
 /// training → dense 128.
 #[derive(Debug)]
 pub(crate) struct Fusion {
-    branch: ConvRecurrent,
+    branch: Sequence,
     /// Index of each used column of the input `ids`, with its embedding table.
     vectors: Vec<(usize, Tensor)>,
     top: Sequence,
+    width: i64,
 }
 
 impl Fusion {
     pub(crate) fn new(scope: &VarScope<'_>, dims: &Dims) -> Result<Self, ModelError> {
-        let branch = ConvRecurrent::new(&scope.at("branch"), dims, &CRNN_SIMPLE)?;
+        let mut states = RowShape::spectrogram(dims);
+        let branch = Sequence::new(&scope.at("branch"), &mut states, CRNN_SIMPLE)?;
 
         let mut vectors = Vec::new();
         for (column, name) in ID_NAMES.into_iter().enumerate() {
@@ -49,11 +51,13 @@ impl Fusion {
             vectors.push((column, table));
         }
 
-        let values = branch.width() + dims.metadata + EMBEDDED * vectors.len() as i64;
+        let values = states.values() + dims.metadata + EMBEDDED * vectors.len() as i64;
+        let mut vector = RowShape::vector(values);
         Ok(Self {
             branch,
             vectors,
-            top: Sequence::new(scope, &mut RowShape::vector(values), TOP)?,
+            top: Sequence::new(scope, &mut vector, TOP)?,
+            width: vector.values(),
         })
     }
 }
@@ -71,11 +75,11 @@ fn embedding(table: &Tensor) -> Operation {
 impl Backbone for Fusion {
     fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
         walk.branch("spectrogram", "spectrogram");
-        let heard = self.branch.embed(inputs, train, walk)?;
+        let states = self.branch.forward(&inputs.spectrogram, train, walk)?;
 
         // The metadata branch has no stage, because metadata is passed on unchanged.
         walk.branch("metadata", "metadata");
-        let mut parts = vec![heard, metadata(inputs, "fusion")?.shallow_clone()];
+        let mut parts = vec![states, metadata(inputs, "fusion")?.shallow_clone()];
 
         for &(column, ref table) in &self.vectors {
             walk.branch(ID_NAMES[column], "ids");
@@ -96,6 +100,6 @@ impl Backbone for Fusion {
     }
 
     fn width(&self) -> i64 {
-        DENSE
+        self.width
     }
 }

@@ -4,6 +4,7 @@
 //! Every operation returns a `Result`: lack of device memory or a lost rank is an error instead of a panic.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::rc::Rc;
 
@@ -44,6 +45,9 @@ pub(crate) struct VarScope<'a> {
     pub path: Path<'a>,
     /// Configured dropout rate.
     dropout: Option<f64>,
+    /// Configured numbers of filters and hidden sizes of the layers that are not created yet; empty if none are
+    /// configured.
+    widths: Rc<RefCell<[VecDeque<i64>; 2]>>,
     /// Rates of all dropout layers created so far in the model, in order.
     pub dropped: Rc<RefCell<Vec<f64>>>,
     /// First components of the names of all variables created so far in the model, in order.
@@ -61,9 +65,11 @@ impl<'a> VarScope<'a> {
         ranks: Option<&'static Group>,
     ) -> Self {
         let ranks = ranks.filter(|_| model.sync_batch_norm);
+        let widths = [&model.filters, &model.hidden];
         Self {
             path: path.clone(),
             dropout: model.dropout,
+            widths: Rc::new(RefCell::new(widths.map(|widths| widths.clone().into()))),
             dropped: Rc::default(),
             layers: Rc::default(),
             frozen: model.freeze,
@@ -73,7 +79,7 @@ impl<'a> VarScope<'a> {
 
     /// Returns the scope of a child path. `name` must not contain a dot.
     pub(crate) fn at(&self, name: impl ToString) -> Self {
-        // The clone shares `dropped`, so the model's list contains the dropout rates of all its layers.
+        // The clone shares the lists: `dropped` contains the dropout rates of all layers of the model.
         Self {
             path: self.path.sub(name),
             ..self.clone()
@@ -93,6 +99,12 @@ impl<'a> VarScope<'a> {
         let share = self.dropout.unwrap_or(own);
         self.dropped.borrow_mut().push(share);
         share
+    }
+
+    /// Returns the next configured width of a list, `FILTERS` or `HIDDEN`, or else the architecture's width `own`.
+    pub(crate) fn width(&self, list: usize, own: i64) -> i64 {
+        let next = self.widths.borrow_mut()[list].pop_front();
+        next.unwrap_or(own)
     }
 
     /// Creates a variable with initial values drawn from `start`. It is trained unless the scope is frozen.
@@ -348,6 +360,18 @@ pub(crate) enum Fixed {
     Mean,
     /// The mean and the maximum of each channel over frames, concatenated.
     MeanMax,
+    /// Makes a step of each frame: `[n, values, frames]` → `[n, frames, values]`. Channels and bands are concatenated.
+    Steps,
+    /// [`Self::Steps`] of rows with channels and bands, which a description states.
+    BandSteps,
+    /// The state after the last step.
+    LastStep,
+    /// The last state of each direction of a recurrent layer that processes the steps both ways, concatenated.
+    LastStates,
+    /// The mean of the states over all steps.
+    StepMean,
+    /// Mean and maximum of the states over all steps, concatenated.
+    StepMeanMax,
 }
 
 impl Layer for Fixed {
@@ -360,21 +384,45 @@ impl Layer for Fixed {
             Self::AddChannel => x.f_unsqueeze(1)?,
             Self::Flatten => x.f_flatten(1, -1)?,
             Self::Mean => mean_over(x, &[2, 3])?,
-            Self::MeanMax => Tensor::f_cat(&[mean_over(x, &[2])?, x.f_amax(2, false)?], 1)?,
+            Self::MeanMax => mean_max(x, 2)?,
+            Self::Steps | Self::BandSteps => match x.dim() {
+                4 => x.f_permute([0, 3, 1, 2])?.f_flatten(2, 3)?,
+                _ => x.f_transpose(1, 2)?,
+            },
+            Self::LastStep => x.f_select(1, -1)?,
+            Self::LastStates => {
+                // The reverse direction ends at the first step.
+                let width = x.size()[2] / 2;
+                let ahead = x.f_select(1, -1)?.f_narrow(1, 0, width)?;
+                let back = x.f_select(1, 0)?.f_narrow(1, width, width)?;
+                Tensor::f_cat(&[ahead, back], 1)?
+            }
+            Self::StepMean => mean_over(x, &[1])?,
+            Self::StepMeanMax => mean_max(x, 1)?,
         })
     }
 
     /// Omits dropout with the rate 0.
     fn operations(&self) -> Vec<Operation> {
         let (name, settings) = match *self {
-            Self::Relu => ("ReLU", String::new()),
-            Self::Elu => ("ELU", String::new()),
-            Self::Dropout(share) if share > 0.0 => ("dropout", share.to_string()),
-            Self::ChannelDropout(share) if share > 0.0 => ("channel dropout", share.to_string()),
+            Self::Dropout(share) if share > 0.0 => {
+                return vec![Operation::fixed("dropout", share.to_string())];
+            }
+            Self::ChannelDropout(share) if share > 0.0 => {
+                return vec![Operation::fixed("channel dropout", share.to_string())];
+            }
             Self::Dropout(_) | Self::ChannelDropout(_) | Self::AddChannel => return Vec::new(),
-            Self::Flatten => ("flatten", String::new()),
-            Self::Mean => ("mean", "over bands and frames".to_owned()),
-            Self::MeanMax => ("mean and maximum", "over frames".to_owned()),
+            Self::Relu => ("ReLU", ""),
+            Self::Elu => ("ELU", ""),
+            Self::Flatten => ("flatten", ""),
+            Self::Mean => ("mean", "over bands and frames"),
+            Self::MeanMax => ("mean and maximum", "over frames"),
+            Self::Steps => ("one step per frame", ""),
+            Self::BandSteps => ("one step per frame", "channels and bands concatenated"),
+            Self::LastStep => ("last state", ""),
+            Self::LastStates => ("last state", "of each direction"),
+            Self::StepMean => ("mean", "over steps"),
+            Self::StepMeanMax => ("mean and maximum", "over steps"),
         };
         vec![Operation::fixed(name, settings)]
     }
@@ -406,6 +454,11 @@ impl Layer for MaxPool {
 /// Computes the mean over `axes`, in the kind of `x`.
 pub(crate) fn mean_over(x: &Tensor, axes: &[i64]) -> Result<Tensor, ModelError> {
     Ok(x.f_mean_dim(axes, false, None::<Kind>)?)
+}
+
+fn mean_max(x: &Tensor, axis: i64) -> Result<Tensor, ModelError> {
+    let most = x.f_amax(axis, false)?;
+    Ok(Tensor::f_cat(&[mean_over(x, &[axis])?, most], 1)?)
 }
 
 /// Creates the layers between the convolutions of a published network and its head. The rate of dropout is 0, unless the

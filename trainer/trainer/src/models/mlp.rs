@@ -1,4 +1,4 @@
-//! Dense layers over a track's metadata: `mlp-4` and `mlp-1` of document 002, which gives no widths; and the probes of
+//! Dense layers over a track's metadata: `mlp-4` and `mlp-1` of `fma-small`, which gives no widths; and the probes of
 //! embeddings.
 //!
 //! In the document, the columns are the 140 MFCC statistics of the published `features.csv`. Here they can also be a

@@ -177,7 +177,7 @@ impl Net {
 
         // The backbone draws its weights before the heads: another order changes the weights that a seed gives.
         let scope = VarScope::new(path, model, ranks);
-        let backbone = (architecture.build)(&scope, dims, model)?;
+        let backbone = (architecture.build)(architecture, &scope, dims, model)?;
 
         // Heads are trained even if the backbone is frozen.
         let top = scope.trained().at(HEAD);

@@ -19,8 +19,8 @@ use crate::ffi;
 ///
 /// The module maps spectrograms `[n, bands, frames]`, or pictures `[n, channels, height, width]`, to one vector per
 /// row, `[n, width]`; a linear head for each target follows. Everything else, such as resuming and evaluating a run,
-/// works as with the architectures of wavemill, except for `model.dropout`, `model.freeze`, `model.sync_batch_norm` and
-/// `optimizer.layer_decay`.
+/// works as with the architectures of wavemill, except for `model.dropout`, `model.filters`, `model.freeze`, `model.hidden`,
+/// `model.sync_batch_norm` and `optimizer.layer_decay`.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnModel {
     /// Name of the architecture, as in `model.name`.
@@ -58,15 +58,16 @@ pub(crate) fn register(models: &[OwnModel]) -> Result<(), ModelError> {
 
 fn architecture(model: OwnModel) -> Architecture {
     let source = "the program of this model";
-    let build = move |scope: &VarScope<'_>, dims: &Dims, config: &config::Model| {
-        if config.dropout.is_some() || config.freeze || config.sync_batch_norm {
-            let message =
-                "an own model has no model.dropout, model.freeze and model.sync_batch_norm";
-            return Err(ModelError::unfit(message));
-        }
-        let backbone: Box<dyn Backbone> = Box::new(OwnBackbone::new(model, &scope.path, dims)?);
-        Ok(backbone)
-    };
+    let build =
+        move |_: &Architecture, scope: &VarScope<'_>, dims: &Dims, config: &config::Model| {
+            if config.dropout.is_some() || config.freeze || config.sync_batch_norm {
+                let message =
+                    "an own model has no model.dropout, model.freeze and model.sync_batch_norm";
+                return Err(ModelError::unfit(message));
+            }
+            let backbone: Box<dyn Backbone> = Box::new(OwnBackbone::new(model, &scope.path, dims)?);
+            Ok(backbone)
+        };
 
     Architecture {
         name: model.name,
@@ -78,7 +79,9 @@ fn architecture(model: OwnModel) -> Architecture {
         needs: Needs::Spectrogram,
         channels: &[1, 3],
         document: [128, 431, 10],
-        least: || [1, 1],
+        stages: &[],
+        other_stages: &[],
+        least: |_| [1, 1],
         // Architectures live as long as the process.
         build: Box::leak(Box::new(build)),
     }

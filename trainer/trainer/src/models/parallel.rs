@@ -1,12 +1,13 @@
-//! `parallel-cnn-bigru` of document 003: processes a spectrogram both as a picture and as a sequence.
+//! `parallel-cnn-bigru` of `fma-windows`: processes a spectrogram both as a picture and as a sequence.
 
 use tch::Tensor;
 
-use super::cells::{Cell, Recurrent, RecurrentArgs};
-use super::layers::{Fixed, Layer, MaxPool, VarScope};
-use super::sequence::LayerArgs::{Norm, Pool};
-use super::sequence::{RELU, RowShape, Sequence, StageArgs, conv, pool};
-use super::walk::{Operation, Walk};
+use super::layers::{Fixed, Layer, VarScope};
+use super::sequence::LayerArgs::{self, Norm, Pool};
+use super::sequence::{
+    ADD_CHANNEL, RELU, RowShape, Sequence, StageArgs, TO_STEPS, bigru, conv, pool,
+};
+use super::walk::Walk;
 use super::window::Window;
 use super::{Backbone, Dims, Inputs, ModelError};
 
@@ -15,20 +16,19 @@ const QUARTER: [Window; 2] = [Window::tile(2), Window::tile(4)];
 
 /// The branch of convolutions. It needs rows of at least 32 bands and 128 frames.
 pub(crate) const STAGES: &[StageArgs] = &[
-    ("conv1", &[conv(16, 3), Norm, RELU, pool(2)]),
+    ("conv1", &[ADD_CHANNEL, conv(16, 3), Norm, RELU, pool(2)]),
     ("conv2", &[conv(32, 3), Norm, RELU, pool(2)]),
     ("conv3", &[conv(64, 3), Norm, RELU, pool(2)]),
     ("conv4", &[conv(64, 3), Norm, RELU, Pool(QUARTER)]),
     ("conv5", &[conv(64, 3), Norm, RELU, Pool(QUARTER)]),
 ];
 
-const GRU: RecurrentArgs = RecurrentArgs {
-    cell: Cell::Gru,
-    width: 32,
-    layers: 1,
-    both_ways: true,
-    dropout: None,
-};
+/// The recurrent branch. A step is the maximum of 4 frames.
+pub(crate) const RECURRENT: &[StageArgs] = &[
+    ("steps", &[ADD_CHANNEL, Pool(QUARTER), TO_STEPS]),
+    ("recurrent", &[bigru(32), LAST_STATES]),
+];
+const LAST_STATES: LayerArgs = LayerArgs::Fixed(Fixed::LastStates);
 
 /// Two parallel branches. The document states a bidirectional GRU of width 32; the paper (Feng, Liu and Yao 2017,
 /// arXiv:1712.08370) states five convolutions in parallel with it. The other widths are chosen here.
@@ -38,64 +38,38 @@ const GRU: RecurrentArgs = RecurrentArgs {
 #[derive(Debug)]
 pub(crate) struct Parallel {
     convolutions: Sequence,
-    /// Pools the bands and frames of a step of the recurrent branch into one value.
-    step: MaxPool,
-    gru: Recurrent,
+    recurrent: Sequence,
     dropout: Fixed,
     width: i64,
 }
 
 impl Parallel {
     pub(crate) fn new(scope: &VarScope<'_>, dims: &Dims) -> Result<Self, ModelError> {
-        let mut shape = RowShape::picture(dims, 1);
-        let convolutions = Sequence::new(scope, &mut shape, STAGES)?;
-        let gru = Recurrent::new(&scope.at("recurrent"), QUARTER[0].places(dims.bands), GRU)?;
-
+        let mut places = RowShape::spectrogram(dims);
+        let mut states = places.clone();
         Ok(Self {
-            convolutions,
-            step: MaxPool(QUARTER.to_vec()),
-            gru,
+            convolutions: Sequence::new(scope, &mut places, STAGES)?,
+            recurrent: Sequence::new(scope, &mut states, RECURRENT)?,
             dropout: Fixed::Dropout(scope.dropout(0.2)),
             // All values that remain after pooling are flattened, so the model fits rows of one shape only.
-            width: shape.values() + GRU.outputs(),
+            width: places.values() + states.values(),
         })
     }
 }
 
 impl Backbone for Parallel {
     fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
-        let picture = inputs.spectrogram.f_unsqueeze(1)?;
-
+        let rows = &inputs.spectrogram;
         walk.branch("convolutions", "spectrogram");
-        let places = self
-            .convolutions
-            .forward(&picture, train, walk)?
-            .f_flatten(1, -1)?;
+        let places = self.convolutions.forward(rows, train, walk)?;
+        let places = places.f_flatten(1, -1)?;
 
         walk.branch("recurrent", "spectrogram");
-        // Max pooling over two axes needs a channel axis; it is removed for the recurrent layer.
-        let steps = self
-            .step
-            .forward(&picture, train)?
-            .f_squeeze_dim(1)?
-            .f_transpose(1, 2)?;
-        walk.stage("steps", &steps, || {
-            let mut operations = self.step.operations();
-            operations.push(Operation::fixed("one step per frame", ""));
-            operations
-        });
-
-        let (_, last) = self.gru.forward(&steps, train)?;
-        walk.stage("recurrent", &last, || {
-            let mut operations = self.gru.operations();
-            operations.push(Operation::fixed("last state", "of each direction"));
-            operations
-        });
+        let states = self.recurrent.forward(rows, train, walk)?;
 
         walk.join();
-        let x = self
-            .dropout
-            .forward(&Tensor::f_cat(&[places, last], 1)?, train)?;
+        let x = Tensor::f_cat(&[places, states], 1)?;
+        let x = self.dropout.forward(&x, train)?;
         walk.stage("side by side", &x, || {
             [Fixed::Flatten.operations(), self.dropout.operations()].concat()
         });

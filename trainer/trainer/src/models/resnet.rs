@@ -1,4 +1,4 @@
-//! `resnet50` of document 004, with torchvision's layout and names, so that torchvision's weights can be loaded.
+//! `resnet50` of `gtzan-images`, with torchvision's layout and names, so that torchvision's weights can be loaded.
 
 use super::layers::{
     Described, Fixed, Layer, Layers, MaxPool, Residual, VarScope, conv_norm, mean_and_dropout,

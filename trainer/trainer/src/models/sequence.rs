@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use tch::Tensor;
 
+use super::cells::{Cell, Recurrent, RecurrentArgs};
 use super::layers::{
     Bias, Conv, ConvArgs, Dense, Fixed, Initializer, Layer, Layers, MaxPool, VarScope,
 };
@@ -30,8 +31,38 @@ pub(crate) enum LayerArgs {
     Pool([Window; 2]),
     /// Number of output values of a dense layer.
     Dense(i64, Bias),
+    /// A recurrent layer over steps.
+    Recurrent(RecurrentArgs),
     /// A layer without variables. The configuration may override the rate of dropout.
     Fixed(Fixed),
+}
+
+/// Index of the numbers of filters of convolutions in a pair of lists of widths.
+pub(crate) const FILTERS: usize = 0;
+/// Index of the sizes of hidden layers, which are dense or recurrent, in a pair of lists of widths.
+pub(crate) const HIDDEN: usize = 1;
+
+impl LayerArgs {
+    /// Returns the width of a layer and the list to which it belongs, or `None` for a layer without one.
+    const fn width(&mut self) -> Option<(usize, &mut i64)> {
+        match self {
+            Self::Conv(width, ..) => Some((FILTERS, width)),
+            Self::Dense(width, _) => Some((HIDDEN, width)),
+            Self::Recurrent(args) => Some((HIDDEN, &mut args.width)),
+            Self::Norm | Self::Pool(_) | Self::Fixed(_) => None,
+        }
+    }
+}
+
+/// Returns the numbers of filters of all convolutions of `stages`, and the sizes of all hidden layers.
+pub(crate) fn widths<'a>(stages: impl IntoIterator<Item = &'a StageArgs>) -> [Vec<i64>; 2] {
+    let mut widths = [Vec::new(), Vec::new()];
+    for mut layer in stages.into_iter().flat_map(|(_, layers)| layers.to_vec()) {
+        if let Some((list, width)) = layer.width() {
+            widths[list].push(*width);
+        }
+    }
+    widths
 }
 
 /// Convolution that preserves the length of every axis.
@@ -40,7 +71,7 @@ pub(crate) const fn conv(width: i64, kernel: i64) -> LayerArgs {
 }
 
 /// Convolution without padding.
-pub(crate) const fn valid_conv(width: i64, kernel: i64) -> LayerArgs {
+pub(crate) const fn valid(width: i64, kernel: i64) -> LayerArgs {
     LayerArgs::Conv(width, Window::valid(kernel), Initializer::Torch)
 }
 
@@ -60,12 +91,35 @@ pub(crate) const fn dropout(share: f64) -> LayerArgs {
 pub(crate) const RELU: LayerArgs = LayerArgs::Fixed(Fixed::Relu);
 pub(crate) const FLATTEN: LayerArgs = LayerArgs::Fixed(Fixed::Flatten);
 pub(crate) const ADD_CHANNEL: LayerArgs = LayerArgs::Fixed(Fixed::AddChannel);
+pub(crate) const TO_STEPS: LayerArgs = LayerArgs::Fixed(Fixed::Steps);
+
+const fn recurrent(cell: Cell, width: i64, both_ways: bool) -> LayerArgs {
+    LayerArgs::Recurrent(RecurrentArgs {
+        cell,
+        width,
+        both_ways,
+    })
+}
+
+pub(crate) const fn lstm(width: i64) -> LayerArgs {
+    recurrent(Cell::Lstm, width, false)
+}
+
+/// Bidirectional LSTM.
+pub(crate) const fn bilstm(width: i64) -> LayerArgs {
+    recurrent(Cell::Lstm, width, true)
+}
+
+/// Bidirectional GRU.
+pub(crate) const fn bigru(width: i64) -> LayerArgs {
+    recurrent(Cell::Gru, width, true)
+}
 
 /// Shape of a row between two layers.
 #[derive(Clone, Debug)]
 pub(crate) struct RowShape {
     pub channels: i64,
-    /// Lengths of the axes after the channels: bands and frames, frames only, or none.
+    /// Lengths of the axes after the channels: bands and frames, frames or steps only, or none.
     pub axes: Vec<i64>,
 }
 
@@ -124,9 +178,19 @@ impl RowShape {
                 self.axes.insert(0, self.channels);
                 self.channels = 1;
             }
+            LayerArgs::Recurrent(args) => self.channels = args.outputs(),
             LayerArgs::Fixed(Fixed::Flatten) => *self = Self::vector(self.values()),
-            LayerArgs::Fixed(Fixed::Mean) => self.axes.clear(),
-            LayerArgs::Fixed(Fixed::MeanMax) => *self = Self::vector(2 * self.channels),
+            LayerArgs::Fixed(Fixed::Steps | Fixed::BandSteps) => {
+                let frames = self.axes.split_off(self.axes.len() - 1);
+                self.channels = self.values();
+                self.axes = frames;
+            }
+            LayerArgs::Fixed(
+                Fixed::Mean | Fixed::LastStep | Fixed::LastStates | Fixed::StepMean,
+            ) => self.axes.clear(),
+            LayerArgs::Fixed(Fixed::MeanMax | Fixed::StepMeanMax) => {
+                *self = Self::vector(2 * self.channels);
+            }
             LayerArgs::Norm
             | LayerArgs::Fixed(
                 Fixed::Relu | Fixed::Elu | Fixed::Dropout(_) | Fixed::ChannelDropout(_),
@@ -151,9 +215,15 @@ impl Sequence {
         let mut sequence = Self::default();
         for (name, args) in stages {
             let mut layers = Layers::new();
-            for &args in *args {
-                layers.push(layer(scope, name, shape, args)?);
-                shape.pass(args);
+            for (place, of_layer) in args.iter().enumerate() {
+                let stacked = args[..place].iter();
+                let stacked = stacked.filter(|other| matches!(other, LayerArgs::Recurrent(_)));
+                let mut own = *of_layer;
+                if let Some((list, width)) = own.width() {
+                    *width = scope.width(list, *width);
+                }
+                layers.push(layer(scope, name, stacked.count(), shape, own)?);
+                shape.pass(own);
             }
             sequence.push(name, layers);
         }
@@ -181,9 +251,11 @@ impl Sequence {
     }
 }
 
+/// Creates a layer after `stacked` recurrent layers of the same stage.
 fn layer(
     scope: &VarScope<'_>,
     stage: &str,
+    stacked: usize,
     shape: &RowShape,
     args: LayerArgs,
 ) -> Result<Box<dyn Layer>, ModelError> {
@@ -205,6 +277,9 @@ fn layer(
         }
         LayerArgs::Pool(windows) => Box::new(MaxPool(shape.windows(windows))),
         LayerArgs::Dense(to, bias) => Box::new(Dense::new(&scope.at(stage), from, to, bias)?),
+        LayerArgs::Recurrent(args) => {
+            Box::new(Recurrent::new(&scope.at(stage), stacked, from, args)?)
+        }
         LayerArgs::Fixed(Fixed::Dropout(own)) => Box::new(Fixed::Dropout(scope.dropout(own))),
         LayerArgs::Fixed(Fixed::ChannelDropout(own)) => {
             Box::new(Fixed::ChannelDropout(scope.dropout(own)))
@@ -220,7 +295,10 @@ fn least_along(axis: usize, stages: &[StageArgs]) -> i64 {
         match layer {
             LayerArgs::Conv(_, window, _) => windows.push(*window),
             LayerArgs::Pool(own) => windows.push(own[axis]),
-            LayerArgs::Norm | LayerArgs::Dense(..) | LayerArgs::Fixed(_) => {}
+            LayerArgs::Norm
+            | LayerArgs::Dense(..)
+            | LayerArgs::Recurrent(_)
+            | LayerArgs::Fixed(_) => {}
         }
     }
     least_before(&windows)
@@ -254,24 +332,16 @@ impl Sequential {
         if let Some((_, layers)) = stages.stages.first_mut() {
             layers.insert(0, Box::new(picture));
         }
-        Box::new(Self {
-            stages,
-            reads_metadata: false,
-            width,
-        })
+        Self::of_rows(false, stages, width)
     }
 
-    /// Creates a backbone over spectrograms, or over metadata if `shape` is that of a vector.
-    pub(crate) fn of_rows(
-        scope: &VarScope<'_>,
-        mut shape: RowShape,
-        stages: &[StageArgs],
-    ) -> Result<Box<dyn Backbone>, ModelError> {
-        Ok(Box::new(Self {
-            reads_metadata: shape.axes.is_empty(),
-            stages: Sequence::new(scope, &mut shape, stages)?,
-            width: shape.values(),
-        }))
+    /// Creates a backbone over spectrograms, or over metadata if `reads_metadata`.
+    pub(crate) fn of_rows(reads_metadata: bool, stages: Sequence, width: i64) -> Box<dyn Backbone> {
+        Box::new(Self {
+            stages,
+            reads_metadata,
+            width,
+        })
     }
 }
 

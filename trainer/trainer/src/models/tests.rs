@@ -24,18 +24,11 @@ fn dims() -> Dims {
 
 /// Returns small dimensions that the architecture `name` accepts, with a few steps for recurrent layers.
 fn dims_for(name: &str) -> Dims {
-    let [bands, frames] = (find(name).unwrap().least)();
+    let [bands, frames] = find(name).unwrap().least();
     Dims {
         bands: bands.max(20),
         frames: frames + 48,
         ..dims()
-    }
-}
-
-fn named(name: &str) -> config::Model {
-    config::Model {
-        name: name.to_owned(),
-        ..config::Model::default()
     }
 }
 
@@ -47,7 +40,7 @@ fn build(model: &config::Model, dims: &Dims) -> Result<(VarStore, Net), ModelErr
 
 /// Returns the model `name` with its variables.
 fn built(name: &str, dims: &Dims) -> (VarStore, Net) {
-    build(&named(name), dims).unwrap()
+    build(&config::Model::named(name), dims).unwrap()
 }
 
 /// Returns the error of a model that cannot be built.
@@ -119,13 +112,14 @@ fn same(a: &[Tensor], b: &[Tensor]) -> bool {
 }
 
 /// Checks that ten training steps give all variables gradients and decrease the loss, then loads the saved model.
-fn trains_and_comes_back(name: &str) {
+fn trains_and_comes_back(model: config::Model) {
     let _alone = alone();
     tch::manual_seed(1);
 
+    let name = &*model.name;
     let model = config::Model {
         dropout: Some(0.0),
-        ..named(name)
+        ..model.clone()
     };
     let dims = dims_for(name);
     let inputs = inputs(&dims);
@@ -160,7 +154,7 @@ fn trains_and_comes_back(name: &str) {
 
 macro_rules! each {
     ($($test:ident = $name:literal),* $(,)?) => {
-        $(#[test] fn $test() { trains_and_comes_back($name); })*
+        $(#[test] fn $test() { trains_and_comes_back(config::Model::named($name)); })*
         const TESTED: &[&str] = &[$($name),*];
     };
 }
@@ -201,7 +195,8 @@ fn parameters_are_those_of_torchvision_and_timm() {
         ("xception", 1000, 22_855_952),
         ("xception", 10, 20_827_442),
     ] {
-        let described = describe::describe(name, Some([32, 32]), Some(classes)).unwrap();
+        let described =
+            describe::describe(&config::Model::named(name), Some([32, 32]), Some(classes)).unwrap();
         assert_eq!(described.parameters, want, "{name} at {classes} classes");
     }
 }
@@ -255,7 +250,7 @@ fn short_rows_error_states_the_minimum() {
         .filter(|architecture| architecture.needs.spectrogram())
     {
         let name = architecture.name;
-        let [bands, frames] = (architecture.least)();
+        let [bands, frames] = architecture.least();
         let with = |bands, frames| Dims {
             bands,
             frames,
@@ -273,7 +268,7 @@ fn short_rows_error_states_the_minimum() {
         ] {
             let rows = format!("rows have {}", least - 1);
             assert_eq!(
-                refusal(&named(name), &short),
+                refusal(&config::Model::named(name), &short),
                 format!("{name} needs at least {least} {axis}, {rows}")
             );
         }
@@ -330,7 +325,7 @@ fn autocast_trains() {
 fn unsupported_options_are_errors() {
     let channels = config::Model {
         channels: 3,
-        ..named("cnn2d")
+        ..config::Model::named("cnn2d")
     };
     let text = refusal(&channels, &dims());
     assert_eq!(
@@ -340,14 +335,14 @@ fn unsupported_options_are_errors() {
 
     let freeze = config::Model {
         freeze: true,
-        ..named("resnet50")
+        ..config::Model::named("resnet50")
     };
     let text = refusal(&freeze, &dims());
     assert!(text.starts_with("model.freeze = true: only with model.init"));
 
     let dropout = config::Model {
         dropout: Some(1.0),
-        ..named("lstm")
+        ..config::Model::named("lstm")
     };
     let text = refusal(&dropout, &dims());
     assert!(text.starts_with("model.dropout = 1: must be from 0"));
@@ -357,7 +352,7 @@ fn unsupported_options_are_errors() {
         ..dims()
     };
     assert_eq!(
-        refusal(&named("mlp-4"), &columns),
+        refusal(&config::Model::named("mlp-4"), &columns),
         "mlp-4 needs columns: set data.metadata to columns of fma_features, or data.feature to a feature of statistics"
     );
 
@@ -365,7 +360,93 @@ fn unsupported_options_are_errors() {
         heads: Vec::new(),
         ..dims()
     };
-    assert!(refusal(&named("lstm"), &no_heads).starts_with("data.targets = []"));
+    assert!(refusal(&config::Model::named("lstm"), &no_heads).starts_with("data.targets = []"));
+}
+
+/// Returns the model `name` with these numbers of filters and hidden sizes.
+fn sized(name: &str, filters: &[i64], hidden: &[i64]) -> config::Model {
+    config::Model {
+        filters: filters.to_vec(),
+        hidden: hidden.to_vec(),
+        ..config::Model::named(name)
+    }
+}
+
+#[test]
+fn models_of_other_widths_train() {
+    for (name, filters, hidden) in [
+        ("cnn2d", &[8, 9, 10][..], &[11, 12][..]),
+        ("cnn1d-gru", &[8, 9, 10], &[11, 12, 13]),
+        ("cnn2d-lstm", &[8, 9, 10], &[11, 12, 13]),
+        ("genregenie-cnn", &[8, 9, 10], &[]),
+        ("crnn", &[8, 9, 10], &[11, 12, 13]),
+        ("crnn-simple", &[], &[11]),
+        ("lstm", &[], &[11, 12, 13]),
+        ("cnn1d", &[8, 9, 10], &[11]),
+        ("mlp-4", &[], &[11, 12, 13, 14]),
+        ("mlp-1", &[], &[11]),
+        ("fusion", &[8, 9], &[11, 12]),
+        ("crnn-lstm64", &[8, 9, 10], &[11, 12]),
+        ("parallel-cnn-bigru", &[8, 9, 10, 11, 12], &[13]),
+    ] {
+        trains_and_comes_back(sized(name, filters, hidden));
+    }
+}
+
+#[test]
+fn widths_are_those_of_the_configuration() {
+    let cnn = sized("cnn1d", &[4, 5, 6], &[7]);
+    let described = describe::describe(&cnn, Some([20, 200]), Some(3)).unwrap();
+    let convolutions = 20 * 4 * 5 + 4 * 5 * 5 + 5 * 6 * 5;
+    let norms = 2 * (4 + 5 + 6);
+    // The mean and the maximum of each channel are the inputs of the dense layer.
+    let dense = 12 * 7 + 7 + 7 * 3 + 3;
+    assert_eq!(described.parameters, convolutions + norms + dense);
+    assert_eq!(
+        (&described.filters[..], &described.hidden[..]),
+        (&[4, 5, 6][..], &[7][..])
+    );
+
+    // Variables of recurrent layers of different widths: four gates with weights of inputs and states, and two biases.
+    let lstm = sized("lstm", &[], &[5, 6, 7]);
+    let described = describe::describe(&lstm, Some([20, 30]), Some(3)).unwrap();
+    let first = 4 * (20 * 5 + 5 * 5 + 2 * 5);
+    let second = 4 * (5 * 6 + 6 * 6 + 2 * 6);
+    assert_eq!(described.parameters, first + second + 6 * 7 + 7 + 7 * 3 + 3);
+
+    let own = describe::describe(&config::Model::named("crnn"), None, None).unwrap();
+    assert_eq!(
+        (&own.filters[..], &own.hidden[..]),
+        (&[64, 128, 128][..], &[64, 64, 64][..])
+    );
+}
+
+#[test]
+fn widths_that_do_not_fit_are_errors() {
+    for (model, told) in [
+        (
+            sized("cnn1d", &[32, 64], &[]),
+            "model.filters = [32, 64]: cnn1d takes one number per convolution, 3 in all; the default is [128, 128, 256]",
+        ),
+        (
+            sized("crnn", &[], &[64]),
+            "model.hidden = [64]: crnn takes one number per hidden layer, 3 in all; the default is [64, 64, 64]",
+        ),
+        (
+            sized("lstm", &[32], &[]),
+            "model.filters = [32]: lstm has no convolution whose size can be set; leave model.filters out",
+        ),
+        (
+            sized("resnet50", &[32], &[]),
+            "model.filters = [32]: resnet50 has no convolution whose size can be set; leave model.filters out",
+        ),
+        (
+            sized("linear-probe", &[], &[32]),
+            "model.hidden = [32]: linear-probe has no hidden layer whose size can be set; leave model.hidden out",
+        ),
+    ] {
+        assert_eq!(refusal(&model, &dims()), told);
+    }
 }
 
 #[test]
@@ -420,22 +501,23 @@ fn a_description_is_read_off_the_model() {
         stage.map(|stage| stage.shape.clone())
     }
 
-    let cnn = describe::describe("cnn2d", None, None).unwrap();
+    let cnn = describe::describe(&config::Model::named("cnn2d"), None, None).unwrap();
     assert_eq!(last(&cnn, "pool"), Some(vec![64, 4, 40]));
     assert_eq!(
         (cnn.width, &cnn.dropout[..]),
         (256, &[0.2, 0.1, 0.1, 0.5, 0.4][..])
     );
 
-    let parallel = describe::describe("parallel-cnn-bigru", None, None).unwrap();
+    let parallel =
+        describe::describe(&config::Model::named("parallel-cnn-bigru"), None, None).unwrap();
     assert_eq!(last(&parallel, "conv5"), Some(vec![64, 4, 5]));
     assert_eq!(parallel.width, 1280 + 64);
 
-    let fusion = describe::describe("fusion", None, Some(8)).unwrap();
+    let fusion = describe::describe(&config::Model::named("fusion"), None, Some(8)).unwrap();
     assert_eq!(last(&fusion, "side by side"), Some(vec![64 + 140 + 32]));
 
     assert_eq!(
-        describe::describe("mlp-1", None, Some(8))
+        describe::describe(&config::Model::named("mlp-1"), None, Some(8))
             .unwrap()
             .parameters,
         140 * 128 + 128 + 128 * 8 + 8
@@ -445,7 +527,8 @@ fn a_description_is_read_off_the_model() {
 #[test]
 fn parameters_of_all_stages_are_those_of_the_model() {
     for architecture in TABLE {
-        let model = describe::describe(architecture.name, None, None).expect("a model");
+        let model = describe::describe(&config::Model::named(architecture.name), None, None)
+            .expect("a model");
         let stages: i64 = model.stages.iter().map(|stage| stage.parameters).sum();
         let heads = model.heads.iter();
         let heads: i64 = heads
@@ -457,11 +540,12 @@ fn parameters_of_all_stages_are_those_of_the_model() {
 
 #[test]
 fn stages_have_their_branches() {
-    let fusion = describe::describe("fusion", None, None).expect("a model");
+    let fusion = describe::describe(&config::Model::named("fusion"), None, None).expect("a model");
     let names: Vec<&str> = fusion.branches.iter().map(|branch| branch.name).collect();
     assert_eq!(names, ["spectrogram", "metadata", "artist", "album"]);
 
-    let parallel = describe::describe("parallel-cnn-bigru", None, None).expect("a model");
+    let parallel = describe::describe(&config::Model::named("parallel-cnn-bigru"), None, None)
+        .expect("a model");
     let branches: [(Option<&str>, &[&str]); 3] = [
         (
             Some("convolutions"),
@@ -479,7 +563,8 @@ fn stages_have_their_branches() {
 
 #[test]
 fn equal_operations_are_counted() {
-    let resnet = describe::describe("resnet50", None, None).expect("a model");
+    let resnet =
+        describe::describe(&config::Model::named("resnet50"), None, None).expect("a model");
     let operations = resnet.stages[2].operations.iter();
     let settings: Vec<&str> = operations.map(|one| one.settings.as_str()).collect();
     assert_eq!(

@@ -1,4 +1,4 @@
-//! `xception` of document 004, with the layout and names of timm's `legacy_xception`, whose weights can be loaded.
+//! `xception` of `gtzan-images`, with the layout and names of timm's `legacy_xception`, whose weights can be loaded.
 
 use super::layers::{
     Conv, Described, Fixed, Layer, Layers, MaxPool, Residual, VarScope, conv_norm, mean_and_dropout,
