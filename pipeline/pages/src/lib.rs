@@ -15,8 +15,8 @@ mod text;
 mod tests;
 
 pub use chart::{
-    Axis, Bars, Chart, Funnel, HeatMap, Histogram, Line, Lines, Matrix, Plot, Point, Scatter,
-    Series, Sound, Spread, Step,
+    Axis, Bars, Chart, Funnel, Grid, HeatMap, Histogram, Line, Lines, Matrix, Photo, Plot, Point,
+    Scatter, Series, Sound, Spread, Step,
 };
 pub use page::{Fact, Page, Part, STYLE, Section};
 pub use table::{Cell, Column, Table};

@@ -351,6 +351,9 @@ impl TargetEntry {
     }
 }
 
+/// Name of a tensor's time axis.
+const FRAME: &str = "frame";
+
 /// A feature and the format in which it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeatureEntry {
@@ -407,6 +410,36 @@ impl FeatureEntry {
     /// Reports whether the feature consists of pictures with the dimensions channel, row and column.
     pub fn is_picture(&self) -> bool {
         self.dim_names == ["channel", "row", "column"]
+    }
+
+    /// Reports whether a row has bands and frames, such as a spectrogram.
+    pub fn has_frames(&self) -> bool {
+        self.dim_names.len() == 2 && self.dim_names.iter().any(|name| name == FRAME)
+    }
+
+    /// Returns the name of the axis of `n_frames` frames, and where the axis ends: in seconds, if frames have a duration.
+    pub fn frame_axis(&self, n_frames: usize) -> (&'static str, f64) {
+        match (self.hop_length, self.sample_rate_hz) {
+            (Some(hop_length), Some(rate_hz)) if n_frames > 0 && rate_hz > 0 => {
+                let span_s = (n_frames * hop_length) as f64 / f64::from(rate_hz);
+                ("time (s)", span_s)
+            }
+            // Features of pictures have no time axis.
+            _ => (FRAME, n_frames as f64),
+        }
+    }
+
+    /// Returns the name of the band axis.
+    pub fn band_name(&self) -> &str {
+        let mut names = self.dim_names.iter().filter(|name| *name != FRAME);
+        match names.next().map_or("", String::as_str) {
+            "statistic" => "statistic",
+            _ if self.is_vector() => "value",
+            "mel" => "mel band",
+            "chroma" => "pitch class",
+            "centroid" => "coordinate",
+            axis => axis,
+        }
     }
 
     /// Reports whether `rows` rows of this shape can exist: Arrow states the bytes of a row in an `i32`.

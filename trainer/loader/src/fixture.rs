@@ -73,6 +73,8 @@ pub(crate) struct Fixture {
     pub frames_first: bool,
     /// True if the feature consists of samples: the frames of its only band.
     pub samples: bool,
+    /// Height and width if the feature consists of pictures: the bands are channels, and the frames pixels.
+    pub picture: Option<[usize; 2]>,
     /// True if rows differ in length: clip i has i mod 4 fewer frames.
     pub ragged: bool,
     /// True if training clips are stored twice, the second time at tempo 1.15.
@@ -108,6 +110,7 @@ impl Default for Fixture {
             layout: Layout::Binary,
             frames_first: false,
             samples: false,
+            picture: None,
             ragged: false,
             stretched: false,
             copies_everywhere: false,
@@ -276,6 +279,14 @@ impl Fixture {
         }
         if self.samples {
             axes = vec![(frames, "sample")];
+        }
+        if let Some([height, width]) = self.picture {
+            let channels = Some(self.shape[0]);
+            axes = vec![
+                (channels, "channel"),
+                (Some(height), "row"),
+                (Some(width), "column"),
+            ];
         }
 
         let factor = match self.dtype {

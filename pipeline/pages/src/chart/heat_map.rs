@@ -31,6 +31,23 @@ pub struct HeatMap {
 }
 
 impl HeatMap {
+    /// Creates the heat map of a spectrogram without sound, from the name and the end of its frame axis, the name and the
+    /// number of its bands, and the columns and values of [`Grid::smaller`](super::Grid::smaller).
+    pub fn spectrogram(
+        (across, end): (&str, f64),
+        (up, bands): (&str, usize),
+        (columns, values): (usize, Vec<f32>),
+    ) -> Self {
+        Self {
+            across: Axis::new(across, 0.0, end),
+            up: Axis::new(up, 0.0, bands as f64),
+            measured: "stored value".to_owned(),
+            columns,
+            values,
+            sound: None,
+        }
+    }
+
     fn rows(&self) -> usize {
         self.values.len().checked_div(self.columns).unwrap_or(0)
     }

@@ -7,10 +7,12 @@ mod axes;
 mod bars;
 mod file;
 mod funnel;
+mod grid;
 mod heat_map;
 mod histogram;
 mod lines;
 mod matrix;
+mod photo;
 mod png;
 mod scatter;
 mod sound;
@@ -24,10 +26,12 @@ use crate::text::{Shown, TEXT_CHARS_MAX};
 
 pub use bars::{Bars, Series};
 pub use funnel::{Funnel, Step};
+pub use grid::Grid;
 pub use heat_map::HeatMap;
 pub use histogram::Histogram;
 pub use lines::{Line, Lines, Spread};
 pub use matrix::Matrix;
+pub use photo::Photo;
 pub(crate) use scatter::rules;
 pub use scatter::{Point, Scatter};
 pub use sound::Sound;
@@ -61,6 +65,8 @@ pub enum Plot {
     HeatMap(HeatMap),
     /// A confusion matrix.
     Matrix(Matrix),
+    /// A picture in colours.
+    Photo(Photo),
     /// Points in a plane.
     Scatter(Scatter),
 }
@@ -95,6 +101,7 @@ impl Chart {
         let plot = self.plot.drawing();
         let alt = format!("{}. {}", self.title, plot.summary());
         let alt = Shown::new(&alt, TEXT_CHARS_MAX).text;
+        let table = plot.table();
         html! {
             figure.wide[plot.is_wide()] {
                 figcaption { (Shown::new(&self.title, TEXT_CHARS_MAX).markup()) }
@@ -103,7 +110,7 @@ impl Chart {
                 @if !self.note.is_empty() {
                     p.note { (Shown::new(&self.note, TEXT_CHARS_MAX).markup()) }
                 }
-                details { summary { "Numbers" } (plot.table().markup()) }
+                @if !table.rows.is_empty() { details { summary { "Numbers" } (table.markup()) } }
             }
         }
     }
@@ -163,6 +170,7 @@ impl Plot {
             Self::Lines(lines) => lines,
             Self::HeatMap(map) => map,
             Self::Matrix(matrix) => matrix,
+            Self::Photo(photo) => photo,
             Self::Scatter(scatter) => scatter,
         }
     }

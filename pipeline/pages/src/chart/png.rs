@@ -1,4 +1,4 @@
-//! Small pictures as PNG files with one byte per pixel, an index into a colour map.
+//! Small pictures as PNG files: with one byte per pixel, an index into a colour map, or with three, its colours.
 
 use png::{BitDepth, ColorType, Encoder};
 
@@ -18,15 +18,27 @@ const COLOURS: [[u8; 3]; 9] = [
 
 /// Encodes pixels, which are indices into the colour map, as a PNG. Rows begin at the top and have `width` pixels.
 pub(super) fn palette(pixels: &[u8], width: usize) -> Vec<u8> {
-    let height = pixels.len().checked_div(width).unwrap_or(0);
+    encode(pixels, width, ColorType::Indexed)
+}
+
+/// Encodes pixels of red, green and blue as a PNG. Rows begin at the top and have `width` pixels.
+pub(super) fn colours(pixels: &[[u8; 3]], width: usize) -> Vec<u8> {
+    encode(pixels.as_flattened(), width, ColorType::Rgb)
+}
+
+fn encode(bytes: &[u8], width: usize, colours: ColorType) -> Vec<u8> {
+    let row_bytes = width * colours.samples();
+    let height = bytes.len().checked_div(row_bytes).unwrap_or(0);
     let mut file = Vec::new();
     let mut encoder = Encoder::new(&mut file, width as u32, height as u32);
-    encoder.set_color(ColorType::Indexed);
+    encoder.set_color(colours);
     encoder.set_depth(BitDepth::Eight);
-    encoder.set_palette(colour_map());
+    if colours == ColorType::Indexed {
+        encoder.set_palette(colour_map());
+    }
 
     let written = encoder.write_header().and_then(|mut writer| {
-        writer.write_image_data(pixels)?;
+        writer.write_image_data(bytes)?;
         writer.finish()
     });
     // Encoding fails only for a picture without pixels, which no chart contains.
@@ -75,6 +87,8 @@ mod tests {
         for kind in [&b"IHDR"[..], b"PLTE", b"IDAT", b"IEND"] {
             assert!(png.windows(4).any(|part| part == kind));
         }
+        let png = colours(&[[1, 2, 3]; 6], 3);
+        assert_eq!(&png[16..24], [0, 0, 0, 3, 0, 0, 0, 2]);
         // The checksum of an empty IEND chunk is the same in every PNG file.
         assert!(png.ends_with(&[0xae, 0x42, 0x60, 0x82]));
     }

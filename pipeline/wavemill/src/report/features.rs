@@ -73,29 +73,6 @@ fn by_band(feature: &FeatureEntry, stats: &Stats) -> Chart {
     Chart::new(
         format!("Values of {} by band", feature.name),
         "Mean and standard deviation of the stored values over the training split.",
-        Plot::Lines(Lines::new(band_name(feature), "stored value", vec![line])),
+        Plot::Lines(Lines::new(feature.band_name(), "stored value", vec![line])),
     )
-}
-
-/// Returns the name of the band axis of a feature.
-pub(super) fn band_name(feature: &FeatureEntry) -> String {
-    if feature.is_picture() {
-        return "channel".to_owned();
-    }
-    if feature.is_vector() {
-        let names = feature.dim_names.first().map_or("", String::as_str);
-        return if names == "statistic" {
-            "statistic"
-        } else {
-            "value"
-        }
-        .to_owned();
-    }
-    let bands = feature.dim_names.iter().find(|name| *name != "frame");
-    match bands.map_or("", String::as_str) {
-        "mel" => "mel band".to_owned(),
-        "chroma" => "pitch class".to_owned(),
-        "centroid" => "coordinate".to_owned(),
-        axis => axis.to_owned(),
-    }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use arrow::error::ArrowError;
-use wavemill_pages::{Axis, Chart, HeatMap, Plot, Section, Sound, Table};
+use wavemill_pages::{Chart, Grid, HeatMap, Plot, Section, Sound, Table};
 use wavemill_schemas::manifest::{FeatureEntry, TargetEntry};
 use wavemill_schemas::rng::row_key;
 use wavemill_schemas::split::Split;
@@ -17,7 +17,6 @@ use wavemill_sql::tensor::{TensorColumn, TensorType};
 
 use super::answers::Answers;
 use super::excerpts::{Excerpts, RowOrigin};
-use super::features::band_name;
 use super::splits::in_splits;
 use crate::quote::{identifier, literal};
 
@@ -25,9 +24,6 @@ use crate::quote::{identifier, literal};
 const ROWS_OF_CLASS: usize = 16;
 /// Maximum number of classes shown. The largest ones are chosen.
 const CLASSES_MAX: usize = 16;
-/// Maximum number of columns and bands of a picture, about the resolution at which a screen shows it.
-const COLUMNS_MAX: usize = 160;
-const BANDS_MAX: usize = 128;
 
 pub(super) fn section(
     answers: &Answers<'_>,
@@ -117,46 +113,26 @@ impl Sounds<'_> {
     }
 }
 
-/// Memory layout of a feature row with bands and a fixed number of frames.
-#[derive(Clone, Copy, Debug)]
-struct Frames {
-    bands: usize,
-    frames: usize,
-    /// Number of frames that are shown, from the first one.
-    shown: usize,
-    /// True if the values of one frame are contiguous, false if the values of one band are.
-    is_frame_first: bool,
-}
-
-fn shown_frames(feature: &FeatureEntry) -> Option<(&FeatureEntry, Frames)> {
+/// Returns the feature and the layout of its rows if they are spectrograms with a fixed number of frames.
+fn shown_frames(feature: &FeatureEntry) -> Option<(&FeatureEntry, Grid)> {
     let &[Some(rows), Some(columns)] = &feature.shape[..] else {
         return None;
     };
-    let [first, second] = &feature.dim_names[..] else {
-        return None;
-    };
     // A feature of one value per frame has no bands to show.
-    if rows < 2 || columns < 2 {
+    if !feature.has_frames() || rows < 2 || columns < 2 {
         return None;
     }
 
-    let frames = match (first.as_str(), second.as_str()) {
-        ("frame", _) => Frames {
-            bands: columns,
-            frames: rows,
-            shown: rows,
-            is_frame_first: true,
-        },
-        (_, "frame") => Frames {
-            bands: rows,
-            frames: columns,
-            shown: columns,
-            is_frame_first: false,
-        },
-        _ => return None,
+    let is_frame_first = feature.dim_names[0] == "frame";
+    let (bands, frames) = match is_frame_first {
+        true => (columns, rows),
+        false => (rows, columns),
     };
-
-    Some((feature, frames))
+    let grid = Grid {
+        is_frame_first,
+        ..Grid::new(bands, frames)
+    };
+    Some((feature, grid))
 }
 
 /// Returns the ids and names of the classes to show. Without a target, returns a single entry for all rows.
@@ -252,15 +228,15 @@ struct Picture {
     /// Values band by band, the lowest band first.
     values: Vec<f32>,
     /// Memory layout of the row before downsampling.
-    frames: Frames,
+    frames: Grid,
 }
 
 /// Returns the part of a row in which some clip has audio: the frames of shorter clips end with silence.
 fn with_audio(
     answers: &Answers<'_>,
     feature: &FeatureEntry,
-    frames: Frames,
-) -> Result<Frames, SqlError> {
+    frames: Grid,
+) -> Result<Grid, SqlError> {
     let (Some(hop_length), Some(rate_hz), Some(rows)) = (
         feature.hop_length,
         feature.sample_rate_hz,
@@ -273,7 +249,7 @@ fn with_audio(
         return Ok(frames);
     };
     let n_frames = (longest_s * f64::from(rate_hz) / hop_length as f64).ceil() as usize;
-    Ok(Frames {
+    Ok(Grid {
         shown: frames.frames.min(n_frames.max(1)),
         ..frames
     })
@@ -283,7 +259,7 @@ fn with_audio(
 fn read(
     answers: &Answers<'_>,
     feature: &FeatureEntry,
-    frames: Frames,
+    frames: Grid,
     mut picked: PickedRows,
 ) -> Result<Vec<Picture>, SqlError> {
     if picked.is_empty() {
@@ -318,7 +294,7 @@ fn read(
             if values.len() != frames.bands * frames.frames {
                 return Err(damaged("a tensor has an unexpected shape").into());
             }
-            let (columns, values) = smaller(&values, frames);
+            let (columns, values) = frames.smaller(&values, Grid::SHOWN);
             let picture = Picture {
                 class,
                 origin,
@@ -336,35 +312,6 @@ fn read(
 /// Returns the error of a column whose contents differ from the manifest.
 fn damaged(problem: &str) -> ArrowError {
     ArrowError::SchemaError(problem.to_owned())
-}
-
-/// Downsamples the shown frames of a row to at most [`BANDS_MAX`] by [`COLUMNS_MAX`] values. Each is the mean of the values in its cell.
-fn smaller(values: &[f32], frames: Frames) -> (usize, Vec<f32>) {
-    let columns = frames.shown.min(COLUMNS_MAX);
-    let bands = frames.bands.min(BANDS_MAX);
-
-    let mut sums = vec![0.0_f32; bands * columns];
-    let mut counts = vec![0_u32; bands * columns];
-
-    for band in 0..frames.bands {
-        let row = band * bands / frames.bands;
-        for frame in 0..frames.shown {
-            let at = if frames.is_frame_first {
-                frame * frames.bands + band
-            } else {
-                band * frames.frames + frame
-            };
-            let place = row * columns + frame * columns / frames.shown;
-            sums[place] += values[at];
-            counts[place] += 1;
-        }
-    }
-
-    // A cell's value is the mean of several values of the feature if the feature is larger than the picture.
-    for (sum, n) in sums.iter_mut().zip(counts) {
-        *sum /= n.max(1) as f32;
-    }
-    (columns, sums)
 }
 
 fn mean_of(pictures: &[&Picture]) -> Vec<f32> {
@@ -392,25 +339,12 @@ fn distance(picture: &Picture, mean: &[f32]) -> f32 {
 
 /// Creates a heat map of `values`, which have the layout of `picture`.
 fn heat_map(feature: &FeatureEntry, picture: &Picture, values: Vec<f32>) -> HeatMap {
-    let frames = picture.frames;
-
-    let (name, end) = match (feature.hop_length, feature.sample_rate_hz) {
-        (Some(hop_length), Some(sample_rate_hz)) if frames.shown > 0 && sample_rate_hz > 0 => {
-            let span_s = (frames.shown * hop_length) as f64 / f64::from(sample_rate_hz);
-            ("time (s)", span_s)
-        }
-        // Features of pictures have no time axis.
-        _ => ("frame", frames.shown as f64),
-    };
-
-    HeatMap {
-        across: Axis::new(name, 0.0, end),
-        up: Axis::new(band_name(feature), 0.0, frames.bands as f64),
-        measured: "stored value".to_owned(),
-        columns: picture.columns,
-        values,
-        sound: None,
-    }
+    let Grid { bands, shown, .. } = picture.frames;
+    HeatMap::spectrogram(
+        feature.frame_axis(shown),
+        (feature.band_name(), bands),
+        (picture.columns, values),
+    )
 }
 
 /// Returns the title, artist and key of a clip, separated by dashes. Title and artist are omitted if they are not
@@ -431,45 +365,4 @@ fn track_description(answers: &Answers<'_>, clip_key: &str) -> Result<String, Sq
     }
     words.push(clip_key.to_owned());
     Ok(words.join(" – "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_small_picture_has_the_means_of_a_large_one() {
-        let frames = Frames {
-            bands: 256,
-            frames: 320,
-            shown: 320,
-            is_frame_first: false,
-        };
-        let values: Vec<f32> = (0..256 * 320).map(|at| (at / 320) as f32).collect();
-        let (columns, small) = smaller(&values, frames);
-        assert_eq!((columns, small.len()), (160, 128 * 160));
-        assert_eq!((small[0], small[159], small[160]), (0.5, 0.5, 2.5));
-
-        let turned = Frames {
-            is_frame_first: true,
-            ..frames
-        };
-        let values: Vec<f32> = (0..256 * 320).map(|at| (at % 256) as f32).collect();
-        assert_eq!(smaller(&values, turned).1, small);
-        let begin = Frames {
-            shown: 80,
-            ..frames
-        };
-        let (columns, small) = smaller(&values, begin);
-        assert_eq!((columns, small.len()), (80, 128 * 80));
-
-        let tiny = Frames {
-            bands: 2,
-            frames: 3,
-            shown: 3,
-            is_frame_first: false,
-        };
-        let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
-        assert_eq!(smaller(&values, tiny), (3, values.to_vec()));
-    }
 }

@@ -1,17 +1,15 @@
 //! Calibration: compares a model's confidence with its accuracy.
 
-use wavemill_pages::{Chart, Line, Lines, Plot, Section, Table};
+use wavemill_pages::{Chart, Line, Lines, Part, Plot, Section, Table};
 use wavemill_scores::metrics::Calibration;
 
 use super::RunRecord;
-use super::run_record::PREDICTIONS;
 use super::words;
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     let mut section = Section::new("Calibration");
-    for run in runs.iter().filter(|run| run.predictions.is_none()) {
-        section.add_text(run.lacks("--predictions", PREDICTIONS));
-    }
+    let lacking = runs.iter().filter_map(RunRecord::lacks_predictions);
+    section.parts.extend(lacking.map(Part::Text));
 
     let mut charts = Vec::new();
     let mut rows = Vec::new();

@@ -8,7 +8,6 @@ use wavemill_scores::metrics::{
 };
 
 use super::RunRecord;
-use super::run_record::PREDICTIONS;
 use super::words;
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
@@ -22,11 +21,9 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
         return section;
     }
 
-    let lacking = runs.iter().filter(|run| run.predictions.is_none());
-    for run in lacking {
+    for message in runs.iter().filter_map(RunRecord::lacks_predictions) {
         section.add_text(format!(
-            "{} With this file, the scores per class have confidence intervals.",
-            run.lacks("--predictions", PREDICTIONS)
+            "{message} With this file, the scores per class have confidence intervals."
         ));
     }
     section.add_text(
@@ -40,7 +37,7 @@ fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
     // Intervals per class are not computed for targets with several labels per row.
     let single = run.predictions_of(target).filter(|of| !of.is_multi());
     if let Some(predictions) = single {
-        let caption = format!("{}, {target} on {}", run.name, run.predicted_split());
+        let caption = run.caption(target);
         match with_intervals(predictions, run.seed()) {
             Ok((report, intervals)) => {
                 let classes = intervals.as_ref().map(|of| of.classes.as_slice());
@@ -62,7 +59,7 @@ fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
     let Some(evaluation) = run.evaluation(target) else {
         return;
     };
-    let caption = format!("{}, {target} on {}", run.name, evaluation.leaks.split);
+    let caption = run.caption_of(evaluation);
     let table = match &evaluation.tracks().report {
         Report::Single(report) => class_table(&caption, report, &[], run.noun()),
         Report::Multi(report) => set_table(&caption, report, run.noun()),

@@ -1,11 +1,10 @@
 //! Compares two runs on the same tracks: differences of scores, with intervals from resamples that both runs share.
 
-use wavemill_pages::{Cell, Section, Table};
+use wavemill_pages::{Cell, Part, Section, Table};
 use wavemill_schemas::exit::PlainError;
 use wavemill_scores::metrics::{Paired, Predictions, paired};
 
 use super::RunRecord;
-use super::run_record::PREDICTIONS;
 use super::words;
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
@@ -18,9 +17,8 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
         "Both runs are resampled on the same tracks, so a difference is more precise than the separate scores. If its \
          interval contains 0, the difference is not significant.",
     ));
-    for run in runs.iter().filter(|run| run.predictions.is_none()) {
-        section.add_text(run.lacks("--predictions", PREDICTIONS));
-    }
+    let lacking = runs.iter().filter_map(RunRecord::lacks_predictions);
+    section.parts.extend(lacking.map(Part::Text));
     for target in targets {
         for other in others {
             add_pair(&mut section, target, first, other);

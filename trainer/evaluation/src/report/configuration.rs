@@ -22,11 +22,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     }
 
     if runs.len() > 1 {
-        let mut differing = keys.clone();
-        differing.retain(|key| {
-            all.iter()
-                .any(|values| values.get(*key) != all[0].get(*key))
-        });
+        let differing = differing_keys(&all.iter().collect::<Vec<_>>());
         if differing.is_empty() {
             section.add_text("The configurations of the runs are identical.");
         } else {
@@ -36,6 +32,16 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     }
     section.add_details("All keys with a value", table("", runs, &all, &keys));
     section
+}
+
+/// Returns the keys in which configurations differ.
+pub(super) fn differing_keys<'a>(all: &[&'a Values]) -> BTreeSet<&'a String> {
+    let mut keys: BTreeSet<&String> = all.iter().flat_map(|values| values.keys()).collect();
+    keys.retain(|key| {
+        all.iter()
+            .any(|values| values.get(*key) != all[0].get(*key))
+    });
+    keys
 }
 
 /// Builds a table with one row per configuration key and one column per run.

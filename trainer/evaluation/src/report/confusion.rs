@@ -79,7 +79,7 @@ fn pairs(run: &RunRecord, evaluation: &Evaluation, report: &ClassReport) -> Tabl
     Table::of(
         &format!(
             "{}, most frequent confusions of {n_classes} classes",
-            title(run, evaluation)
+            run.caption_of(evaluation)
         ),
         pairs,
         &[
@@ -93,13 +93,6 @@ fn pairs(run: &RunRecord, evaluation: &Evaluation, report: &ClassReport) -> Tabl
     )
 }
 
-fn title(run: &RunRecord, evaluation: &Evaluation) -> String {
-    format!(
-        "{}, {} on {}",
-        run.name, evaluation.target, evaluation.leaks.split
-    )
-}
-
 fn matrix(run: &RunRecord, evaluation: &Evaluation, report: &ClassReport) -> Chart {
     let matrix = Matrix {
         down: "true class".to_owned(),
@@ -107,5 +100,5 @@ fn matrix(run: &RunRecord, evaluation: &Evaluation, report: &ClassReport) -> Cha
         names: evaluation.classes.clone(),
         counts: report.confusion.clone(),
     };
-    Chart::new(title(run, evaluation), "", Plot::Matrix(matrix))
+    Chart::new(run.caption_of(evaluation), "", Plot::Matrix(matrix))
 }

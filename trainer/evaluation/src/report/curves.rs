@@ -9,42 +9,32 @@ use super::RunRecord;
 /// Maximum number of points of a curve over steps.
 const POINTS_MAX: usize = 240;
 
-/// Log values that share one chart on the page of a single run.
-struct Group {
-    title: &'static str,
-    measured: &'static str,
-    /// Key of each value in the log, and name of its line in the chart.
-    curves: &'static [[&'static str; 2]],
-}
+/// Log values that share one chart on the page of a single run: the title of the chart, its measure, and for each value
+/// its key in the log and the name of its line.
+type Group = (&'static str, &'static str, &'static [[&'static str; 2]]);
 
+const LOSSES: &[[&str; 2]] = &[
+    ["training/loss", "training"],
+    ["validation/loss", "validation"],
+];
+const ACCURACIES: &[[&str; 2]] = &[
+    ["training/accuracy", "training"],
+    ["validation/accuracy", "validation"],
+];
 const GROUPS: [Group; 3] = [
-    Group {
-        title: "Loss",
-        measured: "loss",
-        curves: &[
-            ["training/loss", "training"],
-            ["validation/loss", "validation"],
-        ],
-    },
-    Group {
-        title: "Accuracy",
-        measured: "accuracy",
-        curves: &[
-            ["training/accuracy", "training"],
-            ["validation/accuracy", "validation"],
-        ],
-    },
-    Group {
-        title: "Macro F1",
-        measured: "macro F1",
-        curves: &[["validation/macro_f1", "validation"]],
-    },
+    ("Loss", "loss", LOSSES),
+    ("Accuracy", "accuracy", ACCURACIES),
+    (
+        "Macro F1",
+        "macro F1",
+        &[["validation/macro_f1", "validation"]],
+    ),
 ];
 
 pub(super) fn section(runs: &[RunRecord]) -> Section {
     let mut section = Section::new("Learning curves");
     let mut charts = Vec::new();
-    for group in &GROUPS {
+    for group in GROUPS {
         charts.extend(by_epoch(runs, group));
     }
     charts.extend(chart(
@@ -72,19 +62,19 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
 }
 
 /// Returns the charts of a group by epoch: one chart for a single run; for several runs, one chart per log value.
-fn by_epoch(runs: &[RunRecord], group: &Group) -> Vec<Chart> {
+fn by_epoch(runs: &[RunRecord], (title, measured, curves): Group) -> Vec<Chart> {
     if let [run] = runs {
-        let lines = group.curves.iter();
+        let lines = curves.iter();
         let lines = lines.map(|[key, name]| Line::new(*name, points(run, key)));
-        let found = Lines::new("epoch", group.measured, lines.collect());
-        let charts = chart(group.title, &best_epoch(run), found);
+        let found = Lines::new("epoch", measured, lines.collect());
+        let charts = chart(title, &best_epoch(run), found);
         return charts.into_iter().collect();
     }
 
     let mut charts = Vec::new();
-    for [key, name] in group.curves {
-        let title = format!("{}, {name}", group.title);
-        let found = lines(runs, "epoch", group.measured, |run| {
+    for [key, name] in curves {
+        let title = format!("{title}, {name}");
+        let found = lines(runs, "epoch", measured, |run| {
             Line::new("", points(run, key))
         });
         charts.extend(chart(&title, "", found));

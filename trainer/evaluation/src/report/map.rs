@@ -25,7 +25,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
             continue;
         };
         let ids: HashSet<i64> = map.track_ids.iter().copied().collect();
-        let titles = Titles::read(run.store.as_ref(), &map.about.manifest, &ids);
+        let titles = Titles::read(&run.open_store(&map.about.manifest), &ids);
         for (which, target) in map.targets.iter().enumerate() {
             let id = format!("map{place}t{which}");
             let names = names_of(map, target, &titles, named_max);

@@ -7,7 +7,7 @@ use wavemill_schemas::run::Noun;
 use wavemill_scores::metrics::{Label, Predictions, Row, likeliest};
 
 use super::RunRecord;
-use super::run_record::PREDICTIONS;
+use super::gallery;
 use super::titles::Titles;
 use super::words;
 
@@ -15,19 +15,19 @@ use super::words;
 const MISTAKES_MAX: usize = 100;
 
 /// A track for which the wrong class was predicted.
-struct Mistake<'a> {
-    row: Row<'a>,
-    truth: usize,
-    guess: usize,
+pub(super) struct Mistake<'a> {
+    pub row: Row<'a>,
+    pub truth: usize,
+    pub guess: usize,
 }
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     let noun = runs.first().map(RunRecord::noun).unwrap_or_default();
     let mut section = Section::new(&noun.in_text("Misclassified tracks"));
     for run in runs {
-        if run.predictions.is_none() {
-            section.add_text(run.lacks("--predictions", PREDICTIONS));
-        }
+        section
+            .parts
+            .extend(run.lacks_predictions().map(Part::Text));
         for target in targets {
             // Targets with several labels per row are skipped, because a prediction may be partly right.
             let single = run.predictions_of(target).filter(|of| !of.is_multi());
@@ -41,12 +41,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
 
 fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is_folded: bool) {
     let noun = run.noun();
-    let name = format!(
-        "{}, {} on {}",
-        run.name,
-        predictions.target(),
-        run.predicted_split()
-    );
+    let name = run.caption(predictions.target());
     // All rows of a track have the same label, so mistakes are listed per track.
     let tracks = match predictions.per_track_mean() {
         Ok(tracks) => tracks,
@@ -82,11 +77,9 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
 
     let shown = &mistakes[..mistakes.len().min(MISTAKES_MAX)];
     let ids: HashSet<i64> = shown.iter().map(|mistake| mistake.row.track_id).collect();
-    let manifest = run
-        .predictions
-        .as_ref()
-        .map(|of| of.about.manifest.as_str());
-    let titles = Titles::read(run.store.as_ref(), manifest.unwrap_or_default(), &ids);
+    let rows = run.predictions.as_ref();
+    let store = run.open_store(rows.map_or("", |rows| &rows.about.manifest));
+    let titles = Titles::read(&store, &ids);
     let table = table(shown, tracks.classes(), &titles, noun);
     if is_folded {
         let title = noun.in_text("Misclassified tracks");
@@ -94,7 +87,32 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
     } else {
         section.add_table(table);
     }
-    section.parts.extend(titles.missing.map(Part::Text));
+    section.parts.extend(titles.missing.clone().map(Part::Text));
+
+    // The pictures of several runs would make the page too long.
+    if !is_folded {
+        let feature = run.result.as_ref().map(|result| result.feature.as_str());
+        gallery::add(section, store, feature, shown, |mistake| {
+            caption(mistake, tracks.classes(), &titles)
+        });
+    }
+}
+
+/// Returns the title and the note of a picture of a misclassified track.
+fn caption(mistake: &Mistake<'_>, classes: &[String], titles: &Titles) -> [String; 2] {
+    let title = format!(
+        "{}, predicted as {} with probability {:.3}",
+        classes[mistake.truth],
+        classes[mistake.guess],
+        mistake.sure()
+    );
+    let mut note: Vec<String> = titles
+        .get(mistake.row.track_id)
+        .into_iter()
+        .flatten()
+        .collect();
+    note.push(mistake.row.clip_key.to_owned());
+    [title, note.join(" – ")]
 }
 
 /// Returns the misclassified tracks in descending order of confidence. Tracks with equal confidence stay in the order

@@ -12,6 +12,7 @@ mod comparison;
 mod configuration;
 mod confusion;
 mod curves;
+mod gallery;
 mod map;
 mod mistakes;
 mod overview;

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use wavemill_loader::Store;
 use wavemill_schemas::run::{Evaluation, Noun, RunDir, RunResult};
 use wavemill_schemas::split::Split;
+use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::metrics::Predictions;
 use wavemill_scores::records::{Entry, read_log};
 
@@ -11,7 +13,7 @@ use super::rows::{MapRows, PredictionRows, RowsMetadata};
 use crate::{Evaluated, EvaluationError};
 
 /// Name of the file in a run's folder in which a report expects the output of `eval --predictions`.
-pub(super) const PREDICTIONS: &str = "predictions.parquet";
+const PREDICTIONS: &str = "predictions.parquet";
 /// Name of the file in a run's folder in which a report expects the output of `eval --map`.
 pub(super) const MAP: &str = "map.parquet";
 
@@ -103,6 +105,19 @@ impl RunRecord {
         }
     }
 
+    /// Opens the version of the run's store whose manifest has the hash `manifest`, or returns why it cannot be read.
+    pub(super) fn open_store(&self, manifest: &str) -> Result<Store, &'static str> {
+        let store = self.store.as_ref();
+        let store = store.ok_or("the run does not record the location of its store")?;
+        let version = VersionName::Number(store.version);
+        let opened = Store::open(&store.root, Some(&version))
+            .map_err(|_| "the store that the run was trained on cannot be read")?;
+        let is_same = opened.manifest_hash() == manifest;
+        is_same.then_some(opened).ok_or(
+            "the predictions are for another version of the store than the run was trained on",
+        )
+    }
+
     /// Returns the run's scores for all targets: on test, or on validation if the run was not evaluated on test, as in
     /// a sweep.
     pub(super) fn evaluations(&self) -> &[Evaluation] {
@@ -165,6 +180,23 @@ impl RunRecord {
         epochs
             .find(|entry| entry.epoch == best)
             .map(|entry| entry.step)
+    }
+
+    /// Returns a sentence about the missing predictions of the run, if it has none.
+    pub(super) fn lacks_predictions(&self) -> Option<String> {
+        let is_missing = self.predictions.is_none();
+        is_missing.then(|| self.lacks("--predictions", PREDICTIONS))
+    }
+
+    /// Returns the caption of something that shows scores of the run.
+    pub(super) fn caption_of(&self, evaluation: &Evaluation) -> String {
+        let split = evaluation.leaks.split;
+        format!("{}, {} on {split}", self.name, evaluation.target)
+    }
+
+    /// Returns the caption of something that is computed from the run's predictions for `target`.
+    pub(super) fn caption(&self, target: &str) -> String {
+        format!("{}, {target} on {}", self.name, self.predicted_split())
     }
 
     /// Returns a sentence that names a missing file and the command that writes it.

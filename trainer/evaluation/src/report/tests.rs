@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::json;
-use wavemill_loader::Split;
-use wavemill_pages::{Part, Section};
-use wavemill_schemas::recipe::SplitRule;
+use wavemill_loader::{Split, Store};
+use wavemill_pages::{Chart, Part, Plot, Section};
+use wavemill_schemas::recipe::{Dtype, SplitRule};
 use wavemill_schemas::run::{Noun, RunDir, RunResult};
 use wavemill_scores::metrics::{Label, Predictions, Row, count_leaks, score_split};
 use wavemill_scores::records::Entry;
 
 use super::*;
+use crate::fixture::{Fixture, RowId};
 
 /// Number of tracks in the predictions of a synthetic run.
 const TRACKS: usize = 60;
@@ -20,7 +21,7 @@ const TRACKS: usize = 60;
 fn push(predictions: &mut Predictions, track: usize, label: Label, probabilities: &[f32]) {
     let row = Row {
         index: track as u64,
-        clip_key: &format!("{track}.mp3"),
+        clip_key: &Fixture::clip_key(track),
         segment: 0,
         track_id: track as i64,
         artist_id: Some(track as i64 / 2),
@@ -322,6 +323,154 @@ fn mistakes_are_the_wrong_tracks_with_the_surest_first() {
         "Measure(\"0.867\")",
     ];
     assert_eq!(first[..4], wanted);
+}
+
+/// Creates a run with predictions for the rows of a store in `root`, of which a third are wrong.
+fn on_store(fixture: &Fixture, root: &Path) -> RunRecord {
+    fixture.write(root);
+    let store = Store::open(root, None).expect("a store");
+    let mut run = evaluated("lstm-1", 3);
+    if let Some(rows) = &mut run.predictions {
+        rows.about.manifest = store.manifest_hash().to_owned();
+    }
+    run.store = Some(RunStore {
+        root: root.to_owned(),
+        version: 1,
+    });
+    run
+}
+
+/// Returns the pictures in the section about mistakes.
+fn gallery(page: &Page) -> Vec<Chart> {
+    let parts = titled(page, "Misclassified tracks").parts.iter();
+    let charts = parts.filter_map(|part| match part {
+        Part::Charts(charts) => Some(charts.clone()),
+        _ => None,
+    });
+    charts.flatten().collect()
+}
+
+#[test]
+fn surest_mistakes_are_shown_as_spectrograms() {
+    for (ragged, frames_first) in [(false, false), (true, true)] {
+        let fixture = Fixture {
+            ragged,
+            frames_first,
+            ..Fixture::default()
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let page = page(&[on_store(&fixture, folder.path())]);
+        let message = "The 12 with the highest confidence: log_mel of the first row of each.";
+        assert_section_says(&page, "Misclassified tracks", message);
+
+        let charts = gallery(&page);
+        assert_eq!(charts.len(), 12);
+        let shown = [&charts[0].title, &charts[0].note];
+        let wanted = [
+            "Rock, predicted as Jazz with probability 0.880",
+            "000/000057.mp3",
+        ];
+        assert_eq!(shown, wanted);
+
+        let Plot::HeatMap(map) = &charts[0].plot else {
+            panic!("{charts:?}")
+        };
+        let frames = fixture.frames(57);
+        assert_eq!((map.columns, map.values.len()), (frames, 6 * frames));
+        let row = RowId {
+            clip: 57,
+            segment: 0,
+            variant: 1.0,
+        };
+        for (value, wanted) in map.values.iter().zip((fixture.values)(&fixture, row)) {
+            // f16 has 11 significant bits.
+            assert!((value - wanted).abs() < 1e-3, "{value}, not {wanted}");
+        }
+        assert_eq!((&*map.across.name, &*map.up.name), ("time (s)", "mel band"));
+        let span_s = (frames * 512) as f64 / 22_050.0;
+        assert!((map.across.to - span_s).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn surest_mistakes_are_shown_as_pictures() {
+    let fixture = Fixture {
+        dtype: Dtype::U8,
+        shape: [3, 400 * 640],
+        picture: Some([400, 640]),
+        clips: 60,
+        // Channels of one colour: red 1, green 0.6, blue 0.2.
+        values: |fixture, _| {
+            let pixels = fixture.shape[1];
+            (0..3 * pixels)
+                .map(|place| 1.0 - 0.4 * (place / pixels) as f32)
+                .collect()
+        },
+        ..Fixture::default()
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = page(&[on_store(&fixture, folder.path())]);
+
+    let charts = gallery(&page);
+    assert_eq!(charts.len(), 12);
+    let Plot::Photo(photo) = &charts[0].plot else {
+        panic!("{charts:?}")
+    };
+    assert_eq!((photo.width, photo.pixels.len()), (320, 320 * 200));
+    assert!(photo.pixels.iter().all(|pixel| *pixel == [255, 153, 51]));
+    let html = page.to_html();
+    assert_says(
+        &html,
+        &[
+            "<img class=\"photo\" alt=\"Rock, predicted as Jazz",
+            "base64,iVBOR",
+        ],
+    );
+}
+
+#[test]
+fn pictures_that_cannot_be_read_are_explained() {
+    let says = |run: RunRecord, message: &str| {
+        let page = page(&[run]);
+        assert_section_says(&page, "Misclassified tracks", message);
+        assert_eq!(gallery(&page), []);
+    };
+    says(
+        evaluated("lstm-1", 3),
+        "Pictures are not available: the run does not record the location of its store.",
+    );
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = on_store(&Fixture::default(), folder.path());
+    let mut other = run.clone();
+    other.predictions.as_mut().expect("rows").about.manifest = "2".to_owned();
+    says(
+        other,
+        "Pictures are not available: the predictions are for another version of the store than the run was trained on.",
+    );
+    let two = page(&[run.clone(), evaluated("other", 3)]);
+    assert_eq!(gallery(&two), [], "only the page of one run has pictures");
+
+    let samples = tempfile::tempdir().expect("a folder");
+    let fixture = Fixture {
+        shape: [1, 10],
+        samples: true,
+        dtype: Dtype::S16,
+        ..Fixture::default()
+    };
+    let without = page(&[on_store(&fixture, samples.path())]);
+    assert_eq!(gallery(&without), []);
+    let text = paragraphs(titled(&without, "Misclassified tracks"));
+    assert!(!text.contains("Pictures"), "samples have none: {text}");
+
+    let feature = folder.path().join("data/fixture/features/log_mel");
+    std::fs::remove_dir_all(feature.join("split=test")).expect("a folder");
+    says(run.clone(), "split=test/00000.parquet");
+    std::fs::remove_dir_all(folder.path()).expect("a folder");
+    says(
+        run,
+        "Pictures are not available: the store that the run was trained on cannot be read.",
+    );
 }
 
 #[test]

@@ -7,9 +7,6 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use wavemill_loader::Store;
-use wavemill_schemas::version_name::VersionName;
-
-use super::RunStore;
 
 /// Columns of the table `tracks` that may contain a track's title, in order of preference.
 const TITLES: [&str; 2] = ["track_title", "title"];
@@ -25,26 +22,17 @@ pub(super) struct Titles {
 }
 
 impl Titles {
-    /// Reads the titles of the tracks `wanted` from the version of `store` whose manifest has the hash `manifest`.
-    /// Never fails: if titles cannot be read, the page shows only the ids of the tracks.
-    pub(super) fn read(store: Option<&RunStore>, manifest: &str, wanted: &HashSet<i64>) -> Self {
-        let Some(store) = store else {
-            return Self::without("the run does not record the location of its store");
+    /// Reads the titles of the tracks `wanted` from `store`, or states why the store cannot be read. Never fails: if
+    /// titles cannot be read, the page shows only the ids of the tracks.
+    pub(super) fn read(store: &Result<Store, &'static str>, wanted: &HashSet<i64>) -> Self {
+        let store = match store {
+            Ok(store) => store,
+            Err(reason) => return Self::without(reason),
         };
-        let version = VersionName::Number(store.version);
-        let Ok(opened) = Store::open(&store.root, Some(&version)) else {
-            return Self::without("the store that the run was trained on cannot be read");
-        };
-        if opened.manifest_hash() != manifest {
-            return Self::without(
-                "the predictions are for another version of the store than the run was trained on",
-            );
-        }
-
         let is_wanted =
             |name: &str| name == "track_id" || TITLES.contains(&name) || ARTISTS.contains(&name);
         // The Parquet reader panics on some damaged pages, so panics are caught.
-        let table = catch_unwind(AssertUnwindSafe(|| opened.table("tracks", is_wanted)));
+        let table = catch_unwind(AssertUnwindSafe(|| store.table("tracks", is_wanted)));
         let Ok(Ok(Some(table))) = table else {
             return Self::without("the store's tracks cannot be read");
         };

@@ -3,7 +3,7 @@
 //! A sweep writes only a folder of runs, so this module reads each run in that folder.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use wavemill_schemas::config::{Metric, Train};
 use wavemill_schemas::run::{RunDir, RunFilesError};
 use wavemill_scores::sweep::values_of;
 
-use super::configuration::{Values, values};
+use super::configuration::{Values, differing_keys, values};
 use super::run_record::name_of;
 use super::{RunRecord, words};
 use crate::EvaluationError;
@@ -142,7 +142,10 @@ impl SweepRecord {
     /// True if the runs are repetitions of one configuration, of which none is the best.
     pub(super) fn is_repeated(&self) -> bool {
         let keys = self.keys();
-        !keys.is_empty() && keys.iter().all(|key| ["seed", "data.split"].contains(key))
+        !keys.is_empty()
+            && keys
+                .iter()
+                .all(|key| ["seed", "data.split"].contains(&key.as_str()))
     }
 
     /// Returns the trials' scores as JSON, to be embedded in the page.
@@ -166,24 +169,9 @@ impl SweepRecord {
     }
 
     /// Returns the configuration keys in which the trials differ.
-    fn keys(&self) -> Vec<&str> {
-        let configs = self.trials.iter().map(|trial| &trial.config);
-        let all: BTreeSet<&str> = configs
-            .flat_map(BTreeMap::keys)
-            .map(String::as_str)
-            .collect();
-        let mut keys = Vec::new();
-        for key in all {
-            let first = self.trials[0].config.get(key);
-            if self
-                .trials
-                .iter()
-                .any(|trial| trial.config.get(key) != first)
-            {
-                keys.push(key);
-            }
-        }
-        keys
+    fn keys(&self) -> BTreeSet<&String> {
+        let configs: Vec<_> = self.trials.iter().map(|trial| &trial.config).collect();
+        differing_keys(&configs)
     }
 }
 
@@ -289,9 +277,9 @@ pub(super) fn section(sweep: &SweepRecord) -> Section {
     section
 }
 
-fn table(sweep: &SweepRecord, keys: &[&str]) -> Table {
+fn table(sweep: &SweepRecord, keys: &BTreeSet<&String>) -> Table {
     let mut table = Table::new("Trials, best first", &["trial", &sweep.score_words()]);
-    table.head.extend(keys.iter().map(|&key| key.to_owned()));
+    table.head.extend(keys.iter().map(|&key| key.clone()));
     table.head.extend(["epochs".to_owned(), "ended".to_owned()]);
 
     for trial in &sweep.trials {
@@ -299,8 +287,8 @@ fn table(sweep: &SweepRecord, keys: &[&str]) -> Table {
             Cell::from(trial.name.as_str()),
             trial.score.map_or(Cell::None, words::score),
         ];
-        for &key in keys {
-            cells.push(trial.config.get(key).cloned().into());
+        for key in keys {
+            cells.push(trial.config.get(*key).cloned().into());
         }
         cells.push(trial.epochs.into());
         let end = match trial.end {
