@@ -35,8 +35,8 @@ pub(super) fn add(
         .map_err(Into::into)
         .and_then(|store| plots(store, feature, mistakes));
     match plots {
-        Ok(None) => {}
-        Ok(Some((feature, plots))) => {
+        Ok((_, plots)) if plots.is_empty() => {}
+        Ok((feature, plots)) => {
             let n_plots = plots.len();
             section.add_text(format!(
                 "The {n_plots} with the highest confidence: {feature} of the first row of each."
@@ -51,17 +51,17 @@ pub(super) fn add(
     }
 }
 
-/// Draws the first row of each track at its recorded tempo. Returns the name of the feature that is shown, or `None` if
-/// the store has none that can be shown, such as a store of embeddings.
+/// Draws the first row of each track at its recorded tempo. Returns the name of the feature that is shown, and no
+/// plots if the store has no such feature, such as a store of embeddings.
 fn plots(
     store: Store,
     feature: Option<&str>,
     mistakes: &[Mistake<'_>],
-) -> Result<Option<(String, Vec<Plot>)>, Box<dyn Error>> {
+) -> Result<(String, Vec<Plot>), Box<dyn Error>> {
     let is_shown = |entry: &&FeatureEntry| entry.has_frames() || entry.is_picture();
     let features = store.manifest().features.iter().filter(is_shown);
     let Some(entry) = features.min_by_key(|entry| Some(&*entry.name) != feature) else {
-        return Ok(None);
+        return Ok((String::new(), Vec::new()));
     };
     let wanted = Data {
         feature: Some(entry.name.clone()),
@@ -102,7 +102,7 @@ fn plots(
             ))
         }
     });
-    Ok(Some((data.feature().name.clone(), plots.collect())))
+    Ok((data.feature().name.clone(), plots.collect()))
 }
 
 /// Converts stored numbers to values.
