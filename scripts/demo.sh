@@ -1,28 +1,46 @@
 #!/usr/bin/env bash
 # From a fresh clone to an evaluated model: builds wavemill, generates a small synthetic music archive, extracts it, runs
-# three queries on the store, trains on it for a minute, and predicts a clip.
+# three queries on the store, trains on it for a minute, predicts a clip, and prints commands to continue with.
 #
 # usage: scripts/demo.sh [DIR]      DIR (default: tmp/demo) is the folder for the archive, the store and the run
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
+source "$root/scripts/lib.sh"
 if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
-dir=$(realpath -m "${1:-$(dirname "${BASH_SOURCE[0]}")/../tmp/demo}")
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-need_toolchain
-step 'libtorch (.libtorch)' scripts/libtorch.sh
+dir=${1:-$(realpath -m --relative-base=. "$root/tmp/demo")}
+programs=$(cd "$root" && realpath -m "${CARGO_TARGET_DIR:-target}/debug")
 # Nothing that only tests and the Python package need.
-step 'build (the first time about 9 minutes on two cores)' \
-    cargo build --locked --bins -p wavemill -p demo-audio -p wavemill-trainer
-programs=${CARGO_TARGET_DIR:-target}/debug
-"$programs/wavemill" demo "$dir"
+packages=(-p wavemill -p demo-audio -p wavemill-trainer)
+cpu_minutes=14
+# As in CI. What later builds could reuse (incremental state, debug lines) takes a minute to make.
+export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0
 
-printf '\n6. wavemill train fit --store %s --model crnn --epochs 15\n' "$dir/store" >&2
-# A folder of this script alone: in a folder of the user, `runs` may have other runs.
-rm -rf "$dir/demo-runs"
-"$programs/wavemill" train fit --store "$dir/store" --model crnn --epochs 15 --runs "$dir/demo-runs" --device cpu
-run=$(echo "$dir"/demo-runs/crnn-*)
-# `sed` reads its input to the end. `head` would stop early, and `sort` would sometimes end by SIGPIPE.
-clip=$(find "$dir/data/fma_demo" -name '*.mp3' -size +50k | sort | sed -n 1p)
-printf '\n7. wavemill predict --run %s %s\n' "$run" "$clip" >&2
-"$programs/wavemill" predict --run "$run" "$clip"
+# Cargo shows its progress only on a terminal. Elsewhere, prints a line every half minute instead of one per crate.
+build() {
+    local crates line number=0 next=0
+    if [[ -t 2 ]]; then cargo build --locked --bins "${packages[@]}"; return; fi
+    crates=$(cargo tree --locked "${packages[@]}" --edges normal,build --prefix none | cut -d ' ' -f 1,2 | sort -u | wc -l)
+    cargo build --locked --bins "${packages[@]}" 2>&1 | while IFS= read -r line; do
+        case $line in
+            *' Compiling '*)
+                number=$((number + 1))
+                if ((SECONDS < next)); then continue; fi
+                next=$((SECONDS + 30))
+                printf '   %d s, crate %d of %d: %s\n' "$SECONDS" "$number" "$crates" "${line#* Compiling }"
+                ;;
+            *' Downloaded '*) ;;
+            *) printf '%s\n' "$line" ;;
+        esac
+    done
+}
+
+(
+    cd "$root"
+    need_toolchain
+    step 'libtorch (.libtorch)' scripts/libtorch.sh
+    cores=$(nproc)
+    step "wavemill, wavemill-train and demo-audio (the first time $cpu_minutes minutes of CPU time, so at least \
+$(((cpu_minutes + cores - 1) / cores)) minutes on $cores cores)" build
+)
+# The commands that the demo prints are relative to the folder in which it was started.
+"$(realpath --relative-base=. "$programs")/wavemill" demo "$dir" --train

@@ -33,6 +33,9 @@ struct Args {
     out_dir: PathBuf,
     #[command(flatten)]
     options: Options,
+    /// Report the number of finished tracks on stderr, every few seconds
+    #[arg(long)]
+    progress: bool,
     /// Replace fma_metadata/ and fma_demo/ in a folder that is not empty
     #[arg(long)]
     force: bool,
@@ -72,7 +75,7 @@ fn run(args: &Args) -> Result<String> {
         "--difficulty {difficulty}: must be 0 to 1"
     );
     write::prepare(&args.out_dir, args.force)?;
-    write::dataset(&args.out_dir, &args.options)
+    write::dataset(&args.out_dir, &args.options, args.progress)
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! Writes the data set: renders clips on all cores, then writes the tables and returns a summary.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
@@ -18,6 +21,9 @@ use crate::tracks::{CLIPS, Catalog, Clip, Line, Options, Track};
 
 const METADATA: &str = "fma_metadata";
 const AUDIO: &str = "fma_demo";
+
+/// Time between two reports of progress.
+const REPORT_EVERY: Duration = Duration::from_secs(3);
 
 /// Creates the folder. If it is not empty, fails without `force`; with `force`, removes only the folders `fma_metadata`
 /// and `fma_demo` in it.
@@ -46,15 +52,16 @@ pub(crate) fn prepare(out_dir: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// Writes clips and tables below `out_dir` and returns the summary as one line of JSON.
+/// Writes clips and tables below `out_dir` and returns the summary as one line of JSON. If `reports`, writes the
+/// progress to stderr.
 ///
 /// # Errors
 /// If a file cannot be written or a clip cannot be encoded.
-pub(crate) fn dataset(out_dir: &Path, options: &Options) -> Result<String> {
+pub(crate) fn dataset(out_dir: &Path, options: &Options, reports: bool) -> Result<String> {
     let catalog = Catalog::draw(options);
 
     // Encode the clips first: the table contains their bit rates, and variable ones are only known after encoding.
-    let encoded = clips(&out_dir.join(AUDIO), options, &catalog)?;
+    let encoded = clips(&out_dir.join(AUDIO), options, &catalog, reports)?;
 
     let folder = out_dir.join(METADATA);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -73,16 +80,54 @@ pub(crate) fn dataset(out_dir: &Path, options: &Options) -> Result<String> {
 }
 
 /// Renders and writes all clips on all cores. Each clip has its own random key, so the order does not matter.
-fn clips(folder: &Path, options: &Options, catalog: &Catalog) -> Result<Vec<EncodedClip>> {
+fn clips(
+    folder: &Path,
+    options: &Options,
+    catalog: &Catalog,
+    reports: bool,
+) -> Result<Vec<EncodedClip>> {
+    let progress = Progress::new(catalog.tracks.len());
     let tracks = catalog.tracks.par_iter();
     let clips = tracks.map(|track| {
         let (encoded, bytes) = clip(options, catalog, track)?;
         if let Some(bytes) = bytes {
             save(&path(folder, track.id), &bytes)?;
         }
+        if reports {
+            progress.add_one();
+        }
         Ok(encoded)
     });
     clips.collect()
+}
+
+/// The number of finished tracks, which is reported at intervals.
+struct Progress {
+    total: usize,
+    /// The number of finished tracks, and the time of the last report.
+    state: Mutex<(usize, Instant)>,
+}
+
+impl Progress {
+    fn new(total: usize) -> Self {
+        let state = Mutex::new((0, Instant::now()));
+        Self { total, state }
+    }
+
+    /// Counts a track, and reports the count if one is due.
+    fn add_one(&self) {
+        // A thread that has panicked ends the program.
+        let Ok(mut state) = self.state.lock() else {
+            return;
+        };
+        let (done, reported) = &mut *state;
+        *done += 1;
+        if reported.elapsed() >= REPORT_EVERY {
+            *reported = Instant::now();
+            // A closed stderr is no reason to fail.
+            let _ = writeln!(io::stderr(), "   {done} of {} tracks", self.total);
+        }
+    }
 }
 
 /// Returns the properties of a track's clip for `tracks.csv`, and the bytes of the track's file if it has one.

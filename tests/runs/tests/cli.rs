@@ -588,15 +588,23 @@ fn completions_for_every_shell() -> Result<(), Failed> {
     Ok(())
 }
 
+/// Runs the demo in the folder `my demo` of `folder`, which is the current folder.
+fn demo(folder: &Path, options: &[&str]) -> Result<Ran, Failed> {
+    program("demo-audio");
+    let mut command = wavemill(["demo", "my demo"]);
+    run(command.args(options).current_dir(folder)).exits(0)
+}
+
+/// Returns the last lines of a demo, which are commands.
+fn next_commands(ran: &Ran) -> Vec<&str> {
+    let (_, next) = ran.err.rsplit_once("\nNext, ").unwrap_or_default();
+    next.lines().skip(1).map(str::trim_start).collect()
+}
+
 /// Runs the demo twice. The first run creates a store and prints query results and rejects; the second run has nothing
 /// to do.
 #[apply(trial)]
 fn demo_prints_query_results() -> Result<(), Failed> {
-    fn demo(folder: &Path) -> Result<Ran, Failed> {
-        run(wavemill(["demo", "--tracks", "40"]).arg(folder)).exits(0)
-    }
-
-    program("demo-audio");
     let folder = scratch("demo");
 
     let foreign = scratch("demo-foreign");
@@ -612,11 +620,11 @@ fn demo_prints_query_results() -> Result<(), Failed> {
     same(
         "a folder that cannot be created",
         absent.err,
-        "demo-audio: cannot create /proc/demo/data: No such file or directory (os error 2)\n"
+        "wavemill: cannot create /proc/demo/data: No such file or directory (os error 2)\n"
             .to_owned(),
     )?;
 
-    let first = demo(&folder)?;
+    let first = demo(&folder, &["--tracks", "40"])?;
     for answer in [
         "genre",
         "minutes",
@@ -631,9 +639,9 @@ fn demo_prints_query_results() -> Result<(), Failed> {
     contains(&first.err, "synthetic")?;
     contains(&first.err, "clips planned")?;
 
-    let store = folder.join("store");
+    let store = folder.join("my demo/store");
+    within("clips", manifest(&store, 1)?.counts.clips_written, 41..)?;
     let counts = manifest(&store, 1)?.counts;
-    within("clips", counts.clips_written, 41..)?;
     let [labelled, audio] = [0, 1].map(|step| counts.rows_dropped[step].rows);
     contains(
         &first.err,
@@ -644,9 +652,86 @@ fn demo_prints_query_results() -> Result<(), Failed> {
     )?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
 
-    let second = demo(&folder)?;
+    let second = demo(&folder, &["--tracks", "40"])?;
     contains(&second.err, "nothing to do")?;
     same("the same answers", second.out, first.out)
+}
+
+/// The demo ends with commands that work in the folder in which it was started.
+#[apply(trial)]
+fn demo_prints_commands_to_continue_with() -> Result<(), Failed> {
+    let folder = scratch("demo-next");
+    let ran = demo(&folder, &["--tracks", "40"])?;
+    let wavemill = program("wavemill").display().to_string();
+    let query = "SELECT class, split, count(*) FROM features_log_mel JOIN classes ON class_id = genre \
+                 WHERE target = 'genre' GROUP BY 1, 2 ORDER BY 1, 2";
+    let report = format!("{wavemill} report --store 'my demo/store'");
+    let sql = format!("{wavemill} sql --store 'my demo/store' \"{query}\"");
+    let wanted = [
+        report.clone(),
+        format!("{wavemill} demo 'my demo' --train"),
+        sql.clone(),
+        format!("{wavemill} extract --recipe folders --audio MUSIC --store mystore"),
+    ];
+    same(
+        "commands",
+        next_commands(&ran),
+        wanted.iter().map(String::as_str).collect(),
+    )?;
+
+    run(shell(&report).current_dir(&folder)).exits(0)?;
+    same("page", folder.join("report-1.html").exists(), true)?;
+    let counts = run(shell(&sql).current_dir(&folder)).exits(0)?;
+    contains(&counts.out, "Hip-Hop")
+}
+
+/// With `--train`, the demo predicts a clip of the test split and states its genre. Repeated, it keeps the model.
+#[apply(trial)]
+#[needs(has_trainer)]
+fn demo_trains_and_predicts_a_test_clip() -> Result<(), Failed> {
+    let folder = scratch("demo-train");
+    // Fewer tracks may leave the test split empty.
+    let options = ["--tracks", "120", "--train"];
+    let ran = demo(&folder, &options)?;
+    let store = folder.join("my demo/store");
+    let test = sql(
+        &store,
+        "SELECT clip_key, track_genre_top AS genre FROM features_log_mel JOIN tracks USING (clip_key) \
+         WHERE split = 'test' ORDER BY clip_key LIMIT 1",
+    )?;
+    let text = |name: &str| test[0][name].as_str().unwrap_or_default().to_owned();
+    contains(&ran.out, &format!("\ntrue genre: {}\n", text("genre")))?;
+
+    let wavemill = program("wavemill").display().to_string();
+    let clip = format!("my demo/data/fma_demo/{}", text("clip_key"));
+    let predict = format!("{wavemill} predict --run 'my demo/run' --table '{clip}'");
+    contains(&ran.err, &format!("\n   {predict}\n"))?;
+    contains(
+        &ran.out,
+        &run(shell(&predict).current_dir(&folder)).exits(0)?.out,
+    )?;
+
+    let train_report = format!("{wavemill} train report 'my demo/run'");
+    let serve = format!("{wavemill} serve --run 'my demo/run'");
+    same(
+        "commands",
+        &next_commands(&ran)[1..3],
+        &[train_report.as_str(), serve.as_str()],
+    )?;
+    run(shell(&train_report).current_dir(&folder)).exits(0)?;
+
+    let again = demo(&folder, &options)?;
+    contains(
+        &again.err,
+        "the run is already complete: nothing to do, and its result is unchanged\n",
+    )
+}
+
+/// Returns the command that runs a line of a shell.
+fn shell(line: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", line]);
+    command
 }
 
 /// Writes 3.5 s of a chord with increasing volume as a 16-bit stereo WAV file.

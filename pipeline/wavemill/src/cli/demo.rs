@@ -1,29 +1,32 @@
 //! `wavemill demo`: creates a small labelled data set, extracts it and runs some queries.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use arrow::util::display::array_value_to_string;
 use clap::Args;
 use wavemill_schemas::number::number;
 use wavemill_schemas::text::counted;
 use wavemill_terminal::interrupt::ChildGuard;
-use wavemill_terminal::output::report;
+use wavemill_terminal::output::{OutputArgs, ProgressFormat, report, stdout};
 
 use super::command_of;
 use super::exit::ChildFailure;
 use super::extract::ExtractCommand;
-use super::program::{beside, not_there};
+use super::program::{beside, not_there, shown_program};
 use super::sql::SqlCommand;
-use super::train::code_of;
+use super::train::{BUILD_TRAINER, PredictCommand, TRAINER, code_of, output_args};
+use crate::quote::shell;
 
 const EXAMPLES: &str = "\
 Examples:
   wavemill demo
   wavemill demo /tmp/wavemill-demo --tracks 80
+  wavemill demo --train     # also trains a model, and predicts a clip
 
 The audio is synthetic: ten kinds of instrument and rhythm, encoded as MP3. Some files are damaged on purpose.
 
@@ -48,6 +51,14 @@ const QUESTIONS: [(&str, &str); 3] = [
     ),
 ];
 
+/// A clip of the test split, and its genre.
+const TEST_CLIP: &str = "SELECT clip_key, track_genre_top FROM features_log_mel JOIN tracks USING (clip_key) \
+     WHERE split = 'test' ORDER BY clip_key LIMIT 1";
+
+/// Number of tracks of each genre in each split, with the names of the genres.
+const NEXT_QUERY: &str = "SELECT class, split, count(*) FROM features_log_mel JOIN classes ON class_id = genre \
+     WHERE target = 'genre' GROUP BY 1, 2 ORDER BY 1, 2";
+
 /// Create a small synthetic data set, extract it and run queries
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -58,14 +69,19 @@ pub struct DemoCommand {
     /// Number of tracks
     #[arg(long, default_value_t = 320, value_parser = number::<u32>(1..=2000))]
     tracks: u32,
+    /// Also train a model on the store, and predict a clip of the test split (starts wavemill-train)
+    #[arg(long)]
+    train: bool,
 }
 
 impl DemoCommand {
-    /// Creates the demo's data set, extracts its features into a store, and runs SQL queries on the store.
+    /// Creates the demo's data set, extracts its features into a store, and runs SQL queries on the store. With `train`,
+    /// also trains a model and predicts a clip.
     ///
     /// # Errors
-    /// The program `demo-audio` is missing, or one of the commands that the demo runs has failed.
+    /// The program `demo-audio` or the trainer is missing, or one of the commands that the demo runs has failed.
     pub fn run(&self) -> Result<u8> {
+        let wavemill = shown_program();
         let data = self.dir.join("data");
         if is_complete(&data)? {
             report(&format!(
@@ -82,25 +98,46 @@ impl DemoCommand {
         }
 
         let store = self.dir.join("store");
+        let shown_store = shell(&store);
         report(&format!(
-            "2. wavemill extract --recipe demo --metadata {0}/fma_metadata --audio {0}/fma_demo --store {1}\n",
-            data.display(),
-            store.display()
+            "2. {wavemill} extract --recipe demo --max-reject-fraction 0.2 --metadata {} --audio {} --store {shown_store}\n",
+            shell(data.join("fma_metadata")),
+            shell(data.join("fma_demo")),
         ));
         extract(&data, &store)?.run()?;
 
         for (number, (question, query)) in QUESTIONS.iter().enumerate() {
             let number = number + 3;
             report(&format!(
-                "\n{number}. {question}\n   wavemill sql --store {} \"{query}\"\n",
-                store.display()
+                "\n{number}. {question}\n   {wavemill} sql --store {shown_store} \"{query}\"\n"
             ));
             sql(&store, query)?.run()?;
         }
 
-        let store = store.display();
+        let run = self.dir.join("run");
+        let of_model = if self.train {
+            fit(&wavemill, &store, &run)?;
+            predict_test_clip(&wavemill, &store, &data, &run)?;
+            format!(
+                "\n  {wavemill} train report {0}\n  {wavemill} serve --run {0}",
+                shell(&run)
+            )
+        } else {
+            format!("\n  {wavemill} demo {} --train", shell(&self.dir))
+        };
+
         report(&format!(
-            "\nThe store is plain Parquet: open {store}/data with DuckDB, Polars, pandas or Spark.\n"
+            "\nThe store is plain Parquet: open {} with DuckDB, Polars, pandas or Spark.\n\
+             \nNext, a page about the store, {}, a query, and a store of your own folder MUSIC/GENRE/….mp3:\n  \
+             {wavemill} report --store {shown_store}{of_model}\n  \
+             {wavemill} sql --store {shown_store} \"{NEXT_QUERY}\"\n  \
+             {wavemill} extract --recipe folders --audio MUSIC --store mystore\n",
+            shell(store.join("data")),
+            if self.train {
+                "one about the training, a server of the model"
+            } else {
+                "a trained model"
+            },
         ));
         Ok(0)
     }
@@ -122,22 +159,76 @@ fn make_data(data: &Path, tracks: u32) -> Result<()> {
     command
         .arg(data)
         .args(["--tracks", &tracks.to_string()])
-        .stdout(Stdio::null())
-        // A signal from the terminal reaches only this program, which ends its child processes itself.
-        .process_group(0);
-
+        .stdout(Stdio::null());
+    if OutputArgs::get().shown() != ProgressFormat::None {
+        command.arg("--progress");
+    }
     if holds_only_ours(data) {
         command.arg("--force");
     }
+    run_program(command, || {
+        not_there("demo-audio", "`scripts/build.sh -p demo-audio`")
+    })
+}
 
-    let child = command
-        .spawn()
-        .with_context(|| not_there("demo-audio", "`scripts/build.sh -p demo-audio`"))?;
-    // The program reports its own errors.
-    match code_of(ChildGuard::new(child).wait()?) {
-        0 => Ok(()),
-        code => Err(ChildFailure { code }.into()),
+/// Runs another program to its end. `missing` is the message if it cannot be started.
+///
+/// # Errors
+/// [`ChildFailure`] if the program has failed and reported the reason.
+fn run_program(mut command: Command, missing: impl FnOnce() -> String) -> Result<()> {
+    // A signal from the terminal reaches only this program, which ends its child processes itself.
+    let child = command.process_group(0).spawn().with_context(missing)?;
+    let status = ChildGuard::new(child).wait()?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(_) => Err(ChildFailure {
+            code: code_of(status),
+        }
+        .into()),
+        // A program that was killed has reported nothing.
+        None => bail!("{} failed: {status}", command.get_program().display()),
     }
+}
+
+/// Trains the demo's model. A run that was interrupted is continued, and a complete one is kept.
+fn fit(wavemill: &str, store: &Path, run: &Path) -> Result<()> {
+    const MODEL: [&str; 6] = ["--model", "crnn", "--epochs", "15", "--device", "cpu"];
+    report(&format!(
+        "\n6. {wavemill} train fit --store {} {} --resume-or-start {}\n",
+        shell(store),
+        MODEL.join(" "),
+        shell(run)
+    ));
+    let mut command = Command::new(beside(TRAINER));
+    command.args(output_args()).arg("fit").arg("--store");
+    command.arg(store).args(MODEL);
+    command.arg("--resume-or-start").arg(run);
+    run_program(command, || not_there(TRAINER, BUILD_TRAINER))
+}
+
+/// Predicts the genre of a clip that the model was not trained on, and prints the true genre below it.
+fn predict_test_clip(wavemill: &str, store: &Path, data: &Path, run: &Path) -> Result<()> {
+    let mut rows = sql(store, TEST_CLIP)?.open()?.rows(TEST_CLIP)?;
+    let row = rows.next().context("the test split has no clip")??;
+    let clip = data
+        .join("fma_demo")
+        .join(array_value_to_string(row.column(0), 0)?);
+    let genre = array_value_to_string(row.column(1), 0)?;
+
+    report(&format!(
+        "\n7. Which genre has this clip of the test split?\n   {wavemill} predict --run {} --table {}\n",
+        shell(run),
+        shell(&clip)
+    ));
+    let line = [
+        OsStr::new("--run"),
+        run.as_os_str(),
+        OsStr::new("--table"),
+        clip.as_os_str(),
+    ];
+    command_of::<PredictCommand>(&line)?.run()?;
+    writeln!(stdout(), "true genre: {genre}")?;
+    Ok(())
 }
 
 /// Reports whether a folder contains only files of the demo. Files of an interrupted command may be replaced; in a

@@ -1,10 +1,12 @@
 //! This program and the programs beside it, for commands that start them.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+
+use crate::quote::shell;
 
 /// The words that start this program, if it is not the executable of this process.
 static WORDS: OnceLock<Vec<OsString>> = OnceLock::new();
@@ -28,6 +30,32 @@ pub(super) fn this_program() -> io::Result<Command> {
         }
         None => Ok(Command::new(std::env::current_exe()?)),
     }
+}
+
+/// Returns the words with which the user can start this program again in a shell: as it was started, or its name alone
+/// if a shell finds it by that.
+pub(super) fn shown_program() -> String {
+    let started: Vec<OsString> = std::env::args_os().take(1).collect();
+    let words = WORDS.get().unwrap_or(&started);
+    let path = Path::new(words.first().map_or(OsStr::new("wavemill"), |word| word));
+
+    let name = path.file_name().unwrap_or_default();
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders)
+        .map(|folder| folder.join(name))
+        .find(|found| found.is_file());
+    let first = if found.as_deref() == Some(path) {
+        shell(name)
+    } else {
+        shell(path)
+    };
+
+    let others = words.iter().skip(1).map(shell);
+    [first]
+        .into_iter()
+        .chain(others)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Returns the path of this program's executable, or an empty path if it is unknown.

@@ -96,7 +96,8 @@ impl SqlCommand {
         }
     }
 
-    fn open(&self) -> Result<sql::Session> {
+    /// Opens the version and the tables of the user.
+    pub(super) fn open(&self) -> Result<sql::Session> {
         let (store, _, manifest) = self.read.open()?;
         let limits = limits(self.memory_limit, self.threads, self.allow_write);
         let session = sql::open(&store, &manifest, limits)?;
