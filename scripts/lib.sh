@@ -113,3 +113,28 @@ python_module() {
     cp "${CARGO_TARGET_DIR:-target}/$1/lib_wavemill.so" $module.part
     mv $module.part $module
 }
+
+# python_programs FOLDER: puts the programs of the last build in this folder of the target into the Python package, with
+# the licences of LAME and the version of torch that the trainer needs.
+python_programs() {
+    local bin=python/wavemill/bin programs=${CARGO_TARGET_DIR:-target}/$1 name
+    rm -rf $bin
+    mkdir -p $bin
+    for name in demo-audio wavemill-train; do
+        # A link takes no time and no space.
+        [[ ! -e $programs/$name ]] || ln "$programs/$name" $bin/ 2>/dev/null || cp "$programs/$name" $bin/
+    done
+    lame_licences $bin
+    sed -n 's/^torch=//p' scripts/libtorch.sh >$bin/torch-version
+}
+
+# lame_licences FOLDER: copies the licences of LAME and of its Rust interface, which demo-audio contains.
+lame_licences() {
+    local crates
+    crates=$(cargo metadata --locked --format-version 1 | python3 -c 'import json, os, sys
+for package in sorted(json.load(sys.stdin)["packages"], key=lambda package: package["name"]):
+    if package["name"].startswith("mp3lame-"): print(os.path.dirname(package["manifest_path"]))')
+    cp tests/demo-audio/licences/* "${crates#*$'\n'}"/lame-*/COPYING "${crates%%$'\n'*}/LICENSE" "$1"
+    mv "$1/COPYING" "$1/LAME-COPYING.txt"
+    mv "$1/LICENSE" "$1/LGPL-3.0.txt"
+}
