@@ -18,9 +18,11 @@ use wavemill_schemas::run::RunFilesError;
 /// Kind of the log line written when a run is resumed.
 const RESUMED: &str = "resumed";
 /// Kind of the log line of an optimiser step.
-const STEP: &str = "step";
+pub(super) const STEP: &str = "step";
+/// Kind of the log line of an epoch's figures.
+pub(super) const EPOCH: &str = "epoch";
 /// Kinds of log lines written at the end of an epoch.
-const EPOCH_EVENTS: [&str; 2] = ["epoch", "warning"];
+const EPOCH_EVENTS: [&str; 2] = [EPOCH, "warning"];
 
 /// Parts of training whose times a log line of the kind `profile` contains in seconds: first those of the measured
 /// steps, whose number is the value `steps`, then [`PROFILE_OTHERS`].
@@ -156,7 +158,7 @@ impl Log {
         })
     }
 
-    /// Appends a log line with the current time, in one write.
+    /// Appends a log line with the current time, in one write, and returns it.
     ///
     /// # Errors
     /// [`RunFilesError::Io`] if the log cannot be written.
@@ -166,12 +168,14 @@ impl Log {
         epoch: u64,
         step: u64,
         values: &[(&str, f64)],
-    ) -> Result<(), RunFilesError> {
+    ) -> Result<Entry, RunFilesError> {
         let values = values.iter().map(|&(name, value)| (name.to_owned(), value));
-        self.put(&Entry {
+        let entry = Entry {
             values: values.collect(),
             ..Entry::now(kind, epoch, step)
-        })
+        };
+        self.put(&entry)?;
+        Ok(entry)
     }
 
     /// Appends a log line like [`Log::append`], with texts instead of figures.
@@ -217,23 +221,20 @@ impl Log {
     }
 
     /// Appends a line that the run is resumed after `step`, in `epoch`. The lines of steps that will be repeated are
-    /// cut off, and the new line contains their number.
+    /// cut off, and the new line contains their number. Returns the valid lines before it.
     ///
     /// # Errors
     /// [`RunFilesError::Io`] if the log cannot be read or written.
-    pub fn resumed(&mut self, epoch: u64, step: u64) -> Result<(), RunFilesError> {
-        let undone_steps = self.undo(epoch, step)?;
-        self.append(
-            RESUMED,
-            epoch,
-            step,
-            &[("undone_steps", undone_steps as f64)],
-        )
+    pub fn resumed(&mut self, epoch: u64, step: u64) -> Result<Vec<Entry>, RunFilesError> {
+        let (undone_steps, entries) = self.undo(epoch, step)?;
+        let undone = [("undone_steps", undone_steps as f64)];
+        self.append(RESUMED, epoch, step, &undone)?;
+        Ok(valid(entries))
     }
 
     /// Truncates the log after its last line that is valid for a run resumed after `step`, and returns the number of
-    /// steps whose lines were cut off.
-    fn undo(&mut self, epoch: u64, step: u64) -> Result<u64, RunFilesError> {
+    /// steps whose lines were cut off, and the lines that are valid.
+    fn undo(&mut self, epoch: u64, step: u64) -> Result<(u64, Vec<Entry>), RunFilesError> {
         let text = fs::read(&self.path).map_err(RunFilesError::io(&self.path, "read"))?;
 
         // Lines before the last valid line are kept, even if they are invalid: logs of earlier versions have such
@@ -241,6 +242,7 @@ impl Log {
         let mut whole = 0;
         let mut kept = 0;
         let mut undone_steps = 0;
+        let mut entries = Vec::new();
         for line in text.split_inclusive(|&byte| byte == b'\n') {
             whole += line.len();
             match serde_json::from_slice::<Entry>(line) {
@@ -248,7 +250,8 @@ impl Log {
                     undone_steps += u64::from(entry.kind == STEP)
                 }
                 // A damaged line is kept, so that readers of the log report it.
-                _ => {
+                parsed => {
+                    entries.extend(parsed);
                     kept = whole;
                     undone_steps = 0;
                 }
@@ -260,7 +263,7 @@ impl Log {
             .set_len(kept)
             .and_then(|()| self.file.seek(SeekFrom::Start(kept)))
             .map_err(RunFilesError::io(&self.path, "cut"))?;
-        Ok(undone_steps)
+        Ok((undone_steps, entries))
     }
 
     fn put(&mut self, entry: &Entry) -> Result<(), RunFilesError> {
@@ -295,13 +298,22 @@ fn whole_lines(text: &[u8]) -> &[u8] {
 /// [`RunFilesError::Io`] if the log cannot be read; [`RunFilesError::Json`] with the number of an invalid line.
 pub fn read_log(path: &Path) -> Result<Vec<Entry>, RunFilesError> {
     let text = fs::read(path).map_err(RunFilesError::io(path, "read"))?;
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut entries = Vec::new();
     for (i, line) in whole_lines(&text).split(|&byte| byte == b'\n').enumerate() {
         if line.is_empty() {
             continue;
         }
-        let entry: Entry =
-            serde_json::from_slice(line).map_err(RunFilesError::json(path, Some(i + 1)))?;
+        let entry = serde_json::from_slice(line);
+        entries.push(entry.map_err(RunFilesError::json(path, Some(i + 1)))?);
+    }
+    Ok(valid(entries))
+}
+
+/// Returns the lines of a log without those of steps that a resumed run repeated, and with only the last line of each
+/// kind (and text) at a step.
+fn valid(lines: Vec<Entry>) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::with_capacity(lines.len());
+    for entry in lines {
         // Lines of repeated steps exist only in logs of earlier versions; `undo` now cuts them off.
         if entry.kind == RESUMED {
             entries.retain(|earlier| earlier.holds(entry.epoch, entry.step));
@@ -314,7 +326,7 @@ pub fn read_log(path: &Path) -> Result<Vec<Entry>, RunFilesError> {
     entries.reverse();
     entries.retain(|entry| seen.insert((entry.kind.clone(), entry.step, entry.notes.clone())));
     entries.reverse();
-    Ok(entries)
+    entries
 }
 
 #[cfg(test)]
@@ -347,10 +359,10 @@ mod tests {
         let mut log = Log::open(&path).unwrap();
         log.note("start", 0, 0, &[("device", "cpu".to_owned())])
             .unwrap();
-        (1..=4).for_each(|step| {
+        for step in 1..=4 {
             log.append("step", 0, step, &[("loss", step as f64)])
-                .unwrap()
-        });
+                .unwrap();
+        }
         drop(log);
 
         // The run was killed while writing its fifth line.
@@ -392,14 +404,20 @@ mod tests {
         let path = folder.path().join("log.jsonl");
         let mut log = Log::open(&path).unwrap();
         log.note("start", 0, 0, &[]).unwrap();
-        (1..=4).for_each(|step| log.append("step", 0, step, &[]).unwrap());
+        for step in 1..=4 {
+            log.append("step", 0, step, &[]).unwrap();
+        }
         log.append("epoch", 0, 4, &[]).unwrap();
-        (5..=7).for_each(|step| log.append("step", 1, step, &[]).unwrap());
+        for step in 5..=7 {
+            log.append("step", 1, step, &[]).unwrap();
+        }
         drop(log);
 
         let mut log = Log::open(&path).unwrap();
         log.resumed(1, 5).unwrap();
-        (6..=8).for_each(|step| log.append("step", 1, step, &[]).unwrap());
+        for step in 6..=8 {
+            log.append("step", 1, step, &[]).unwrap();
+        }
         log.append("epoch", 1, 8, &[]).unwrap();
         drop(log);
 
@@ -436,9 +454,13 @@ mod tests {
         let path = folder.path().join("log.jsonl");
 
         let mut log = Log::open(&path).unwrap();
-        (1..=3).for_each(|step| log.append("step", 0, step, &[("loss", 1.0)]).unwrap());
+        for step in 1..=3 {
+            log.append("step", 0, step, &[("loss", 1.0)]).unwrap();
+        }
         log.append("resumed", 0, 1, &[]).unwrap();
-        (2..=4).for_each(|step| log.append("step", 0, step, &[("loss", 2.0)]).unwrap());
+        for step in 2..=4 {
+            log.append("step", 0, step, &[("loss", 2.0)]).unwrap();
+        }
 
         let want = [
             entry("step", 1, 1.0),

@@ -7,4 +7,4 @@ mod log;
 mod tensorboard;
 
 pub use log::{Entry, Log, PROFILE_OTHERS, PROFILE_PARTS, read_log};
-pub use tensorboard::{EventWriter, ResumePoint};
+pub use tensorboard::EventWriter;

@@ -2,35 +2,18 @@
 //!
 //! A file is a sequence of TFRecords: length (u64), its checksum, an `Event`, its checksum; checksums are CRC-32C,
 //! rotated and shifted. Source: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto,
-//! framework/summary.proto. A resumed run opens a new file, whose name sorts after all others. The events of steps that
-//! the run repeats are cut off from the earlier files. The new file also marks its first step, for readers that have
-//! already read those events.
+//! framework/summary.proto. A resumed run writes the figures of its log to a new file, whose name sorts after all
+//! others, and removes the earlier files: the log has no step twice.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use super::log::now;
+use super::log::{EPOCH, Entry, STEP, now};
 use wavemill_schemas::run::RunFilesError;
 
 const MASK: u32 = 0xA282_EAD8;
 const PREFIX: &str = "events.out.tfevents.";
-/// Prefix of the tags that are written only at the end of an epoch, and not after each step.
-const EPOCH_PREFIX: &str = "validation/";
-/// Number of bytes before a record's data (length and checksum) and after it (checksum).
-const HEAD_BYTES: usize = 12;
-const TAIL_BYTES: usize = 4;
-/// Maximum length of a record's data in bytes. Events of this writer are smaller, so a longer record is invalid.
-const EVENT_BYTES_MAX: u64 = 1 << 20;
-
-/// The step after which a run is resumed.
-#[derive(Clone, Copy, Debug)]
-pub struct ResumePoint {
-    /// The last optimiser step whose events remain valid.
-    pub step: u64,
-    /// Whether the epoch of that step has ended. Otherwise the events of the epoch's end are repeated.
-    pub epoch_ended: bool,
-}
 
 /// Appends events to a new TensorBoard file.
 #[derive(Debug)]
@@ -40,47 +23,51 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Creates a new `events.out.tfevents.<seconds>.<n>` in `folder`. If the run is `resumed`, the events of the steps
-    /// that it repeats are cut off from earlier files.
+    /// Creates a new `events.out.tfevents.<seconds>.<n>` in `folder`. For a resumed run, which has the log lines
+    /// `resumed`, the file begins with their figures and replaces the earlier files.
     ///
     /// # Errors
-    /// [`RunFilesError::Io`] if an event file cannot be read or written.
-    pub fn create(folder: &Path, resumed: Option<ResumePoint>) -> Result<Self, RunFilesError> {
-        if let Some(resumed) = resumed {
-            // Leave event files of other programs unchanged: `holds` understands only events of this writer.
-            own_files(folder)?
-                .iter()
-                .try_for_each(|(path, _)| undo(path, resumed))?;
-        }
-
-        let (file, path) = new_file(folder)?;
+    /// [`RunFilesError::Io`] if an event file cannot be written or removed.
+    pub fn create(folder: &Path, resumed: Option<&[Entry]>) -> Result<Self, RunFilesError> {
+        let earlier = own_files(folder)?;
+        let (file, path) = new_file(folder, &earlier)?;
         let mut writer = Self { file, path };
         let mut version = event(now(), 0);
         put_bytes(&mut version, 3, b"brain.Event:2");
         writer.put(&version)?;
 
-        if let Some(ResumePoint { step, .. }) = resumed {
+        if let Some(entries) = resumed {
             // When TensorBoard reads a start event, it drops all events from this step on that it has read before.
-            let mut start = event(now(), step + 1);
+            let mut start = event(now(), 0);
             // Protobuf encoding of SessionLog { status: START }.
             put_bytes(&mut start, 7, &[0x08, 0x01]);
             writer.put(&start)?;
+            writer.write(entries)?;
+
+            for (path, _) in earlier {
+                fs::remove_file(&path).map_err(RunFilesError::io(&path, "remove"))?;
+            }
         }
         Ok(writer)
     }
 
-    /// Writes the figures of one step by tag, such as `validation/loss`, as f32.
+    /// Writes the figures of the log lines of steps and epochs by tag, such as `validation/loss`, as f32.
     ///
     /// # Errors
     /// [`RunFilesError::Io`] if the file cannot be written.
-    pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), RunFilesError> {
-        let event = scalars(now(), step, values);
-        self.put(&event)
+    pub fn write(&mut self, entries: &[Entry]) -> Result<(), RunFilesError> {
+        let events = entries.iter().filter_map(scalars);
+        let records: Vec<u8> = events.flat_map(|event| framed(&event)).collect();
+        self.put_records(&records)
     }
 
     fn put(&mut self, event: &[u8]) -> Result<(), RunFilesError> {
+        self.put_records(&framed(event))
+    }
+
+    fn put_records(&mut self, records: &[u8]) -> Result<(), RunFilesError> {
         self.file
-            .write_all(&framed(event))
+            .write_all(records)
             .map_err(RunFilesError::io(&self.path, "write"))
     }
 }
@@ -109,82 +96,11 @@ fn own_seconds(path: &Path) -> Option<u64> {
     seconds.parse().ok()
 }
 
-/// Truncates an event file before the first event that the resumed run repeats, or that a killed run left incomplete.
-/// Steps increase within a file, so no valid event follows.
-fn undo(path: &Path, resumed: ResumePoint) -> Result<(), RunFilesError> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(RunFilesError::io(path, "open"))?;
-    let mut reader = BufReader::new(&file);
-
-    let mut kept = 0;
-    while let Some(data) = next_event(&mut reader).map_err(RunFilesError::io(path, "read"))? {
-        if !holds(&data, resumed) {
-            break;
-        }
-        kept += (HEAD_BYTES + data.len() + TAIL_BYTES) as u64;
-    }
-
-    let metadata = file.metadata().map_err(RunFilesError::io(path, "read"))?;
-    if metadata.len() > kept {
-        file.set_len(kept).map_err(RunFilesError::io(path, "cut"))?;
-    }
-    Ok(())
-}
-
-/// Returns the data of the next record; `None` at the end of the file or if the rest is not a record.
-fn next_event(reader: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error> {
-    let mut length = [0; 8];
-    let mut rest = Vec::new();
-    match reader.read_exact(&mut length) {
-        Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
-        read => read?,
-    }
-    let length = u64::from_le_bytes(length);
-    // An incomplete record of a killed process may have any length. The check also limits the size of the read below.
-    if length > EVENT_BYTES_MAX {
-        return Ok(None);
-    }
-
-    let checksums = HEAD_BYTES - 8 + TAIL_BYTES;
-    let wanted = length as usize + checksums;
-    reader.take(wanted as u64).read_to_end(&mut rest)?;
-    let is_whole = rest.len() == wanted;
-    Ok(is_whole.then(|| rest[HEAD_BYTES - 8..wanted - TAIL_BYTES].to_vec()))
-}
-
-/// Reports whether an event of this writer remains valid when a run is resumed.
-fn holds(event: &[u8], resumed: ResumePoint) -> bool {
-    // `event` writes a key and eight bytes of time, then a key and the step.
-    let Some(step) = event.get(10..).and_then(varint) else {
-        return false;
-    };
-    // Tags are plain bytes within an event, so they are found without a protobuf parser.
-    let is_of_epoch = event
-        .windows(EPOCH_PREFIX.len())
-        .any(|bytes| bytes == EPOCH_PREFIX.as_bytes());
-    let comes_anew = is_of_epoch && !resumed.epoch_ended;
-    step < resumed.step || step == resumed.step && !comes_anew
-}
-
-fn varint(bytes: &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for (place, byte) in bytes.iter().enumerate().take(10) {
-        value |= u64::from(byte & 0x7F) << (7 * place as u32);
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
-}
-
 /// Creates an event file whose name sorts after all existing ones, even if the clock was set back.
-fn new_file(folder: &Path) -> Result<(File, PathBuf), RunFilesError> {
+fn new_file(folder: &Path, earlier: &[(PathBuf, u64)]) -> Result<(File, PathBuf), RunFilesError> {
     // TensorBoard reads the files of a folder in the order of their names, so the new name must be the last one even if
     // the clock was set back.
-    let latest = own_files(folder)?.iter().map(|(_, seconds)| *seconds).max();
+    let latest = earlier.iter().map(|(_, seconds)| *seconds).max();
     let seconds = latest.unwrap_or(0).max(now() as u64);
 
     for n in 0..u32::MAX {
@@ -213,20 +129,25 @@ fn event(wall_time_s: f64, step: u64) -> Vec<u8> {
     out
 }
 
-/// Encodes one scalar: `Event.summary = 5` of `Summary.value = 1` of `Value { tag: string = 1, simple_value: float = 2
-/// }`.
-fn scalars(wall_time_s: f64, step: u64, values: &[(&str, f64)]) -> Vec<u8> {
+/// Encodes the figures of a log line: `Event.summary = 5` of `Summary.value = 1` of `Value { tag: string = 1,
+/// simple_value: float = 2 }`. Returns `None` for a line of another kind.
+fn scalars(entry: &Entry) -> Option<Vec<u8>> {
+    let prefix = match entry.kind.as_str() {
+        STEP => "step/",
+        EPOCH => "",
+        _ => return None,
+    };
     let mut summary = Vec::new();
-    for (tag, value) in values {
+    for (name, value) in &entry.values {
         let mut item = Vec::new();
-        put_bytes(&mut item, 1, tag.as_bytes());
+        put_bytes(&mut item, 1, format!("{prefix}{name}").as_bytes());
         item.push(2 << 3 | 5);
         item.extend((*value as f32).to_le_bytes());
         put_bytes(&mut summary, 1, &item);
     }
-    let mut out = event(wall_time_s, step);
+    let mut out = event(entry.unix_s, entry.step);
     put_bytes(&mut out, 5, &summary);
-    out
+    Some(out)
 }
 
 /// Writes a protobuf field with its length in front.
@@ -371,18 +292,34 @@ mod tests {
         files
     }
 
+    /// Returns the log lines that a run writes, each with the figures `loss` and `lr`, or `validation/loss`.
+    fn logged(steps: std::ops::RangeInclusive<u64>, epoch_at: u64) -> Vec<Entry> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = super::super::Log::open(&folder.path().join("log.jsonl")).unwrap();
+        let mut entries = Vec::new();
+        for step in steps {
+            let values = [("loss", 1.0), ("lr", 0.1)];
+            entries.push(log.append(STEP, 0, step, &values).unwrap());
+            entries.push(log.append("profile", 0, step, &[("steps", 1.0)]).unwrap());
+            if step == epoch_at {
+                let values = [("validation/loss", 1.0)];
+                entries.push(log.append(EPOCH, 0, step, &values).unwrap());
+            }
+        }
+        entries
+    }
+
     #[test]
     fn written_events_round_trip_with_valid_checksums() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = EventWriter::create(folder.path(), None).unwrap();
 
         let long = "x".repeat(300);
-        writer
-            .scalars(1, &[("train/loss", 2.5), (&long, f64::NAN)])
-            .unwrap();
-        writer
-            .scalars(5_000_000_000, &[("train/loss", -1e-3)])
-            .unwrap();
+        let mut entries = logged(1..=2, 0);
+        entries[0].values = [("loss".to_owned(), 2.5), (long.clone(), f64::NAN)].into();
+        entries[2].step = 5_000_000_000;
+        entries[2].values = [("loss".to_owned(), -1e-3)].into();
+        writer.write(&entries).unwrap();
 
         let events = read(&files(folder.path())[0]);
         assert_eq!(
@@ -394,42 +331,14 @@ mod tests {
         );
         assert_eq!(
             (events[1].step, &events[1].values[0]),
-            (1, &("train/loss".to_owned(), 2.5))
+            (1, &("step/loss".to_owned(), 2.5))
         );
-        assert!(events[1].values[1].0 == long && events[1].values[1].1.is_nan());
+        let (tag, value) = &events[1].values[1];
+        assert!(*tag == format!("step/{long}") && value.is_nan());
         assert_eq!(
-            (events[2].step, &events[2].values[0]),
-            (5_000_000_000, &("train/loss".to_owned(), -1e-3))
+            (events[2].step, &events[2].values[..]),
+            (5_000_000_000, &[("step/loss".to_owned(), -1e-3)][..])
         );
-    }
-
-    #[test]
-    fn resumed_run_writes_a_new_file_with_its_start_step() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = EventWriter::create(folder.path(), None).unwrap();
-
-        // The clock is set back between two runs.
-        fs::write(
-            folder.path().join("events.out.tfevents.9000000000.0000"),
-            "",
-        )
-        .unwrap();
-
-        let second = EventWriter::create(
-            folder.path(),
-            Some(ResumePoint {
-                step: 7,
-                epoch_ended: true,
-            }),
-        )
-        .unwrap();
-        assert!(
-            second.path > folder.path().join("events.out.tfevents.9000000000.0000")
-                && second.path > first.path
-        );
-
-        let events = read(&second.path);
-        assert_eq!((events[1].step, events[1].restarts), (8, true));
     }
 
     /// Returns the step and tag of every figure in all event files.
@@ -446,78 +355,33 @@ mod tests {
     }
 
     #[test]
-    fn events_continued_after_a_kill_have_no_duplicate_steps() {
-        fn write(
-            folder: &Path,
-            resumed: Option<ResumePoint>,
-            steps: std::ops::RangeInclusive<u64>,
-            epoch_at: u64,
-        ) -> PathBuf {
-            let mut writer = EventWriter::create(folder, resumed).unwrap();
-            for step in steps {
-                writer
-                    .scalars(step, &[("step/loss", 1.0), ("step/lr", 0.1)])
-                    .unwrap();
-                if step == epoch_at {
-                    writer.scalars(step, &[("validation/loss", 1.0)]).unwrap();
-                }
-            }
-            writer.path
-        }
-
+    fn resumed_run_has_one_file_that_begins_anew_with_the_figures_of_its_log() {
         let folder = tempfile::tempdir().unwrap();
-        let first = write(folder.path(), None, 1..=300, 200);
-        // The run was killed while writing an event.
-        OpenOptions::new()
-            .append(true)
-            .open(first)
-            .unwrap()
-            .write_all(&[9; 30])
-            .unwrap();
+        let mut first = EventWriter::create(folder.path(), None).unwrap();
+        first.write(&logged(1..=300, 200)).unwrap();
+        // The run was killed while writing an event, and the clock was set back since then.
+        first.file.write_all(&[9; 30]).unwrap();
+        let late = folder.path().join("events.out.tfevents.9000000000.0000");
+        fs::rename(&first.path, &late).unwrap();
 
-        // Resume within an epoch, then at an epoch's last step but before the epoch's end, then after the epoch's end.
-        write(
-            folder.path(),
-            Some(ResumePoint {
-                step: 199,
-                epoch_ended: false,
-            }),
-            200..=250,
-            200,
-        );
-        write(
-            folder.path(),
-            Some(ResumePoint {
-                step: 200,
-                epoch_ended: true,
-            }),
-            201..=260,
-            0,
-        );
+        let kept = logged(1..=200, 200);
+        let mut second = EventWriter::create(folder.path(), Some(&kept)).unwrap();
+        second.write(&logged(201..=250, 0)).unwrap();
 
-        let mut last = EventWriter::create(
-            folder.path(),
-            Some(ResumePoint {
-                step: 200,
-                epoch_ended: false,
-            }),
-        )
-        .unwrap();
-        last.scalars(200, &[("validation/loss", 1.0)]).unwrap();
+        assert!(second.path > late, "{:?}", second.path);
+        assert_eq!(files(folder.path()), [second.path.clone()]);
+        let events = read(&second.path);
+        assert_eq!((events[1].step, events[1].restarts), (0, true));
 
         let all = figures(folder.path());
-        let steps: Vec<u64> = all
-            .iter()
-            .filter(|(_, tag)| tag == "step/loss")
-            .map(|(step, _)| *step)
-            .collect();
-        assert_eq!(steps, (1..=200).collect::<Vec<u64>>());
-        assert_eq!(
-            all.iter()
-                .filter(|(_, tag)| tag == "validation/loss")
-                .count(),
-            1
-        );
+        let steps = |wanted: &str| -> Vec<u64> {
+            let found = all.iter().filter(|(_, tag)| tag == wanted);
+            found.map(|(step, _)| *step).collect()
+        };
+        assert_eq!(steps("step/loss"), (1..=250).collect::<Vec<u64>>());
+        assert_eq!(steps("step/lr"), (1..=250).collect::<Vec<u64>>());
+        assert_eq!(steps("validation/loss"), [200]);
+        assert_eq!(all.len(), 501);
     }
 
     #[test]
@@ -528,14 +392,7 @@ mod tests {
             .join("events.out.tfevents.1700000000.myhost.123.0");
         fs::write(&other, [7; 99]).unwrap();
 
-        EventWriter::create(
-            folder.path(),
-            Some(ResumePoint {
-                step: 1,
-                epoch_ended: true,
-            }),
-        )
-        .unwrap();
+        EventWriter::create(folder.path(), Some(&[])).unwrap();
 
         assert_eq!(fs::read(&other).unwrap(), [7; 99]);
     }

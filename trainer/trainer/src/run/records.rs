@@ -4,7 +4,7 @@ use std::io;
 
 use wavemill_schemas::config::Config;
 use wavemill_schemas::run::{RunDir, RunFilesError, RunResult};
-use wavemill_scores::records::{EventWriter, Log, ResumePoint};
+use wavemill_scores::records::{EventWriter, Log};
 
 use super::Job;
 use crate::TrainError;
@@ -26,14 +26,11 @@ impl Records {
         // An existing log is continued, also if the run was killed before its first checkpoint and starts over.
         let goes_on = !log.is_empty()?;
 
-        let resumed = ResumePoint {
-            step: state.step,
-            epoch_ended: state.batch == 0,
+        let resumed = match goes_on {
+            true => Some(log.resumed(state.epoch, state.step)?),
+            false => None,
         };
-        let events = EventWriter::create(folder.path(), goes_on.then_some(resumed))?;
-        if goes_on {
-            log.resumed(state.epoch, state.step)?;
-        }
+        let events = EventWriter::create(folder.path(), resumed.as_deref())?;
 
         let notes = [
             ("device", format!("{:?}", job.device)),
@@ -76,7 +73,8 @@ impl Records {
     ) -> Result<(), TrainError> {
         let mut values = profile.seconds.clone();
         values.push(("steps", profile.steps as f64));
-        Ok(self.log.append("profile", epoch, step, &values)?)
+        self.log.append("profile", epoch, step, &values)?;
+        Ok(())
     }
 
     /// Writes the run's result. The log is made durable first: a finished run has the values of all its epochs.
@@ -92,11 +90,7 @@ impl Records {
         loss: f64,
         lr: f64,
     ) -> Result<(), TrainError> {
-        self.log
-            .append("step", epoch, step, &[("loss", loss), ("lr", lr)])?;
-        Ok(self
-            .events
-            .scalars(step, &[("step/loss", loss), ("step/lr", lr)])?)
+        self.figures("step", epoch, step, &[("loss", loss), ("lr", lr)])
     }
 
     pub(super) fn epoch(
@@ -105,7 +99,18 @@ impl Records {
         step: u64,
         values: &[(&str, f64)],
     ) -> Result<(), TrainError> {
-        self.log.append("epoch", epoch, step, values)?;
-        Ok(self.events.scalars(step, values)?)
+        self.figures("epoch", epoch, step, values)
+    }
+
+    /// Writes figures to the log and, for TensorBoard, to the events.
+    fn figures(
+        &mut self,
+        kind: &str,
+        epoch: u64,
+        step: u64,
+        values: &[(&str, f64)],
+    ) -> Result<(), TrainError> {
+        let entry = self.log.append(kind, epoch, step, values)?;
+        Ok(self.events.write(&[entry])?)
     }
 }
