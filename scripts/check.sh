@@ -42,7 +42,6 @@ deny() {
 step 'crate edges' scripts/check_deps.sh
 step 'page of dependencies' scripts/sbom.py --check docs/dependencies.md
 step 'chart of README' scripts/peers/speed_chart.py --check
-
 step 'steps of a release, Dockerfile and workflows' scripts/release.sh check
 step 'GPU check with stand-in programs' python3 scripts/gpu/selftest.py
 step format cargo fmt --all -- --check -l

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use arrow::array::AsArray;
 use icu_normalizer::ComposingNormalizerBorrowed;
 use serde::{Deserialize, Serialize};
+use wavemill_schemas::named_enum;
 use wavemill_schemas::recipe::Dataset;
 use wavemill_schemas::reject::{Reject, Stage};
 use wavemill_schemas::text::counted;
@@ -23,47 +24,34 @@ const PAIRS_LISTED: usize = 20;
 /// Differences between the names of a row and of a file that is near.
 const DIFFERENCES: &str = "case, in Unicode normalization or in a suffix";
 
-/// The fate of a file that was found below the audio root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fate {
-    /// A row that remains after cleaning names the file.
-    Used,
-    /// Only a row that a cleaning step dropped names the file.
-    Dropped,
-    /// No row names the file, but a row has a name that differs from the file's only in case, Unicode normalization or a
-    /// suffix.
-    NearRow,
-    /// No row names the file.
-    NoRow,
-    /// The file's extension belongs to a format that wavemill does not decode.
-    Unsupported,
-    /// The file's extension is not an audio extension.
-    NotAudio,
-    /// The file's extension is not an image extension.
-    NotImage,
-    /// The name of the file or of a parent folder begins with a dot, or a macOS archive added the file.
-    Hidden,
-    /// The file's path cannot be used as a key.
-    BadName,
+named_enum! {
+    /// The fate of a file that was found below the audio root.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Fate {
+        /// A row that remains after cleaning names the file.
+        Used = "used",
+        /// Only a row that a cleaning step dropped names the file.
+        Dropped = "dropped",
+        /// No row names the file, but a row has a name that differs from the file's only in case, Unicode normalization
+        /// or a suffix.
+        NearRow = "near_row",
+        /// No row names the file.
+        NoRow = "no_row",
+        /// The file's extension belongs to a format that wavemill does not decode.
+        Unsupported = "unsupported",
+        /// The file's extension is not an audio extension.
+        NotAudio = "not_audio",
+        /// The file's extension is not an image extension.
+        NotImage = "not_image",
+        /// The name of the file or of a parent folder begins with a dot, or a macOS archive added the file.
+        Hidden = "hidden",
+        /// The file's path cannot be used as a key.
+        BadName = "bad_name",
+    }
 }
 
 impl Fate {
-    /// Returns the name of the fate, as stored in the table `audio_files`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Used => "used",
-            Self::Dropped => "dropped",
-            Self::NearRow => "near_row",
-            Self::NoRow => "no_row",
-            Self::Unsupported => "unsupported",
-            Self::NotAudio => "not_audio",
-            Self::NotImage => "not_image",
-            Self::Hidden => "hidden",
-            Self::BadName => "bad_name",
-        }
-    }
-
     const fn for_unusable_file(why: NoClip, media: Media) -> Self {
         match (why, media) {
             (NoClip::Unsupported, _) => Self::Unsupported,

@@ -12,6 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use wavemill_schemas::canonical;
+use wavemill_schemas::named_enum;
 use wavemill_schemas::split::Split;
 
 pub use self::drawn::{by_artist, stratified};
@@ -45,27 +46,18 @@ pub struct SplitSettings {
     pub fractions: [f64; 3],
 }
 
-/// A split rule that keeps groups in the split (such as training) that they had in the previous version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeptRule {
-    /// Rule `artist`: see [`by_artist`].
-    Artist,
-    /// Rule `stratified`: see [`stratified`].
-    Stratified,
+named_enum! {
+    /// A split rule that keeps groups in the split (such as training) that they had in the previous version.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum KeptRule {
+        /// Rule `artist`: see [`by_artist`].
+        Artist = "artist",
+        /// Rule `stratified`: see [`stratified`].
+        Stratified = "stratified",
+    }
 }
 
 impl KeptRule {
-    /// All rules.
-    pub const ALL: [Self; 2] = [Self::Artist, Self::Stratified];
-
-    /// Returns the rule's name, as used in recipes and in the table `sides`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Artist => "artist",
-            Self::Stratified => "stratified",
-        }
-    }
-
     /// Assigns every row to a split. Without `kept`, all splits are drawn. Groups that `kept` contains stay in their
     /// split, and the other groups are assigned to the split where their classes are needed most.
     pub fn place(

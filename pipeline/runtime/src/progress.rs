@@ -10,68 +10,40 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Phase of a job.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Phase {
-    /// Listing the audio folder or zip; this phase has no progress count.
-    #[default]
-    Listing,
-    /// Reading metadata files; progress is counted in bytes.
-    Metadata,
-    /// Running the recipe's SQL; progress is counted in cleaning steps.
-    Cleaning,
-    /// Reading files before the extraction, to find copies and changes; progress is counted in clips.
-    Hashing,
-    /// Determining splits, shards, and the contents of the store; this phase has no progress count.
-    Planning,
-    /// Waiting for another process that writes the store; this phase has no progress count.
-    Waiting,
-    /// Writing metadata tables to the store; this phase has no progress count.
-    Tables,
-    /// Extracting clips, whose progress is counted elsewhere, in the run's own counters.
-    Clips,
-    /// Writing the manifest.
-    Commit,
-    /// Comparing files of a store with its manifest before they are read; progress is counted in bytes.
-    Checking,
-    /// Writing rows of a store to files of other formats; progress is counted in rows.
-    Exporting,
+use wavemill_schemas::named_enum;
+
+named_enum! {
+    /// Phase of a job.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    #[repr(u8)]
+    pub enum Phase {
+        /// Listing the audio folder or zip; this phase has no progress count.
+        #[default]
+        Listing = "listing",
+        /// Reading metadata files; progress is counted in bytes.
+        Metadata = "metadata",
+        /// Running the recipe's SQL; progress is counted in cleaning steps.
+        Cleaning = "cleaning",
+        /// Reading files before the extraction, to find copies and changes; progress is counted in clips.
+        Hashing = "hashing",
+        /// Determining splits, shards, and the contents of the store; this phase has no progress count.
+        Planning = "planning",
+        /// Waiting for another process that writes the store; this phase has no progress count.
+        Waiting = "waiting",
+        /// Writing metadata tables to the store; this phase has no progress count.
+        Tables = "tables",
+        /// Extracting clips, whose progress is counted elsewhere, in the run's own counters.
+        Clips = "clips",
+        /// Writing the manifest.
+        Commit = "commit",
+        /// Comparing files of a store with its manifest before they are read; progress is counted in bytes.
+        Checking = "checking",
+        /// Writing rows of a store to files of other formats; progress is counted in rows.
+        Exporting = "exporting",
+    }
 }
 
 impl Phase {
-    // The phases are in order of declaration, because `Progress::phase` looks up a phase by its number.
-    const ALL: [Self; 11] = [
-        Self::Listing,
-        Self::Metadata,
-        Self::Cleaning,
-        Self::Hashing,
-        Self::Planning,
-        Self::Waiting,
-        Self::Tables,
-        Self::Clips,
-        Self::Commit,
-        Self::Checking,
-        Self::Exporting,
-    ];
-
-    /// Returns the name of the phase for programs, in one word.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Listing => "listing",
-            Self::Metadata => "metadata",
-            Self::Cleaning => "cleaning",
-            Self::Hashing => "hashing",
-            Self::Planning => "planning",
-            Self::Waiting => "waiting",
-            Self::Tables => "tables",
-            Self::Clips => "clips",
-            Self::Commit => "commit",
-            Self::Checking => "checking",
-            Self::Exporting => "exporting",
-        }
-    }
-
     /// Returns the unit in which the phase counts its progress, or `None` if it does not.
     pub const fn unit(self) -> Option<&'static str> {
         match self {

@@ -17,6 +17,7 @@ mod fault;
 mod image;
 mod mel;
 mod mfcc;
+mod named;
 mod onnx;
 mod op;
 mod pack;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::FeatureArgs;
 use crate::constant_q::N_BINS_MAX;
 use crate::db::{DbArgs, LogArgs};
+use crate::named_enum;
 use crate::preset::{Defaults, HopLength};
 use crate::rhythm::WIN_LENGTH_MAX;
 use crate::shape::{N_BANDS_MAX, N_CHROMA_MAX};
@@ -101,65 +102,67 @@ pub(crate) const KEYS: &[&[&str]] = &[
     IMAGE,
 ];
 
-/// `op`: the operation that computes a feature from a clip, from another feature or from a picture file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Op {
-    /// Magnitude of the short-time Fourier transform, raised to the given `power`.
-    Stft,
-    /// Mel bands of the spectrum, in dB if `db` is given.
-    #[default]
-    Mel,
-    /// Mel-frequency cepstral coefficients: a cosine transform of the log mel bands.
-    Mfcc,
-    /// Root mean square of each frame's samples.
-    Rms,
-    /// Part of each frame's samples that have another sign than the sample before.
-    ZeroCrossingRate,
-    /// Mean frequency in Hz, weighted by magnitudes.
-    SpectralCentroid,
-    /// Mean distance from the centroid in Hz, weighted by magnitudes.
-    SpectralBandwidth,
-    /// Difference between the largest and the smallest magnitudes of each octave, in dB.
-    SpectralContrast,
-    /// Geometric mean of the powers divided by their arithmetic mean: 1 for noise, near 0 for tones.
-    SpectralFlatness,
-    /// Frequency in Hz below which a given part of the sum of the magnitudes lies.
-    SpectralRolloff,
-    /// Mean increase of the mel bands in decibels since an earlier frame.
-    OnsetStrength,
-    /// Autocorrelation of the onset strength around each frame.
-    Tempogram,
-    /// 1 for frames with a beat, else 0.
-    BeatTrack,
-    /// Energy of each pitch class of the spectrum, relative to the strongest one.
-    ChromaStft,
-    /// Magnitude of the constant-Q transform.
-    Cqt,
-    /// Magnitude of the variable-Q transform: bandwidths grow less than frequencies.
-    Vqt,
-    /// Energy of each pitch class of the constant-Q transform, relative to the strongest one.
-    ChromaCqt,
-    /// Energy of each pitch class, quantized and smoothed over frames (CENS).
-    ChromaCens,
-    /// Tonal centroids: pitch classes as positions on the circles of fifths, minor thirds and major thirds.
-    Tonnetz,
-    /// [`Derived::Statistics`](crate::Derived::Statistics) of another feature.
-    Statistics,
-    /// [`Derived::Tempo`](crate::Derived::Tempo) of a tempogram.
-    Tempo,
-    /// [`Derived::Picture`](crate::Derived::Picture) of another feature.
-    Picture,
-    /// A decoded picture file: [`ImageArgs`](crate::ImageArgs).
-    Image,
-    /// The clip's samples: [`SoundArgs::Pcm`](crate::SoundArgs::Pcm).
-    Pcm,
-    /// Loudness, loudness range and true peak: [`SoundArgs::Loudness`](crate::SoundArgs::Loudness).
-    Loudness,
-    /// The bytes of the clip's file: [`SoundArgs::Original`](crate::SoundArgs::Original).
-    Original,
-    /// The output of a model in ONNX format: [`OnnxArgs`](crate::OnnxArgs).
-    Onnx,
+named_enum! {
+    /// `op`: the operation that computes a feature from a clip, from another feature or from a picture file.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Op {
+        /// Magnitude of the short-time Fourier transform, raised to the given `power`.
+        Stft = "stft",
+        /// Mel bands of the spectrum, in dB if `db` is given.
+        #[default]
+        Mel = "mel",
+        /// Mel-frequency cepstral coefficients: a cosine transform of the log mel bands.
+        Mfcc = "mfcc",
+        /// Root mean square of each frame's samples.
+        Rms = "rms",
+        /// Part of each frame's samples that have another sign than the sample before.
+        ZeroCrossingRate = "zero_crossing_rate",
+        /// Mean frequency in Hz, weighted by magnitudes.
+        SpectralCentroid = "spectral_centroid",
+        /// Mean distance from the centroid in Hz, weighted by magnitudes.
+        SpectralBandwidth = "spectral_bandwidth",
+        /// Difference between the largest and the smallest magnitudes of each octave, in dB.
+        SpectralContrast = "spectral_contrast",
+        /// Geometric mean of the powers divided by their arithmetic mean: 1 for noise, near 0 for tones.
+        SpectralFlatness = "spectral_flatness",
+        /// Frequency in Hz below which a given part of the sum of the magnitudes lies.
+        SpectralRolloff = "spectral_rolloff",
+        /// Mean increase of the mel bands in decibels since an earlier frame.
+        OnsetStrength = "onset_strength",
+        /// Autocorrelation of the onset strength around each frame.
+        Tempogram = "tempogram",
+        /// 1 for frames with a beat, else 0.
+        BeatTrack = "beat_track",
+        /// Energy of each pitch class of the spectrum, relative to the strongest one.
+        ChromaStft = "chroma_stft",
+        /// Magnitude of the constant-Q transform.
+        Cqt = "cqt",
+        /// Magnitude of the variable-Q transform: bandwidths grow less than frequencies.
+        Vqt = "vqt",
+        /// Energy of each pitch class of the constant-Q transform, relative to the strongest one.
+        ChromaCqt = "chroma_cqt",
+        /// Energy of each pitch class, quantized and smoothed over frames (CENS).
+        ChromaCens = "chroma_cens",
+        /// Tonal centroids: pitch classes as positions on the circles of fifths, minor thirds and major thirds.
+        Tonnetz = "tonnetz",
+        /// [`Derived::Statistics`](crate::Derived::Statistics) of another feature.
+        Statistics = "statistics",
+        /// [`Derived::Tempo`](crate::Derived::Tempo) of a tempogram.
+        Tempo = "tempo",
+        /// [`Derived::Picture`](crate::Derived::Picture) of another feature.
+        Picture = "picture",
+        /// A decoded picture file: [`ImageArgs`](crate::ImageArgs).
+        Image = "image",
+        /// The clip's samples: [`SoundArgs::Pcm`](crate::SoundArgs::Pcm).
+        Pcm = "pcm",
+        /// Loudness, loudness range and true peak: [`SoundArgs::Loudness`](crate::SoundArgs::Loudness).
+        Loudness = "loudness",
+        /// The bytes of the clip's file: [`SoundArgs::Original`](crate::SoundArgs::Original).
+        Original = "original",
+        /// The output of a model in ONNX format: [`OnnxArgs`](crate::OnnxArgs).
+        Onnx = "onnx",
+    }
 }
 
 /// The data from which an operation computes a feature.
@@ -181,8 +184,6 @@ pub enum Input {
 
 /// Description of an operation.
 struct Description {
-    /// Name of the operation in recipes.
-    name: &'static str,
     /// Option names that apply to the operation, as groups from [`KEYS`].
     keys: &'static [&'static [&'static str]],
     /// True if a recipe with the operation cannot use a GPU.
@@ -267,41 +268,9 @@ const OF_CHROMA_CQ: SpectralOp = SpectralOp {
 };
 
 impl Op {
-    /// All operations.
-    pub const ALL: [Self; 27] = [
-        Self::Stft,
-        Self::Mel,
-        Self::Mfcc,
-        Self::Rms,
-        Self::ZeroCrossingRate,
-        Self::SpectralCentroid,
-        Self::SpectralBandwidth,
-        Self::SpectralContrast,
-        Self::SpectralFlatness,
-        Self::SpectralRolloff,
-        Self::OnsetStrength,
-        Self::Tempogram,
-        Self::BeatTrack,
-        Self::ChromaStft,
-        Self::Cqt,
-        Self::Vqt,
-        Self::ChromaCqt,
-        Self::ChromaCens,
-        Self::Tonnetz,
-        Self::Statistics,
-        Self::Tempo,
-        Self::Picture,
-        Self::Image,
-        Self::Pcm,
-        Self::Loudness,
-        Self::Original,
-        Self::Onnx,
-    ];
-
     const fn description(self) -> Description {
         match self {
             Self::Stft => Description {
-                name: "stft",
                 keys: &[TRANSFORM, FRAMES, PADDING, POWER, DELTA, DB, TENSOR],
                 is_cpu_only: false,
                 input: Input::Spectra(SpectralOp {
@@ -316,7 +285,6 @@ impl Op {
             },
 
             Self::Mel => Description {
-                name: "mel",
                 keys: &[
                     TRANSFORM, FRAMES, PADDING, POWER, MEL, FMIN, DELTA, DB, TENSOR,
                 ],
@@ -333,7 +301,6 @@ impl Op {
             },
 
             Self::Mfcc => Description {
-                name: "mfcc",
                 keys: &[
                     TRANSFORM, FRAMES, PADDING, POWER, MEL, FMIN, CEPSTRA, DELTA, DB, TENSOR,
                 ],
@@ -350,7 +317,6 @@ impl Op {
             },
 
             Self::Rms => Description {
-                name: "rms",
                 keys: &[FRAME_LENGTH, WINDOW, FRAMES, PADDING, DELTA, DB, TENSOR],
                 is_cpu_only: true,
                 // The magnitude of a spectrum is the root of its power, and so is this value that of the mean square.
@@ -363,7 +329,6 @@ impl Op {
             },
 
             Self::ZeroCrossingRate => Description {
-                name: "zero_crossing_rate",
                 keys: &[FRAME_LENGTH, FRAMES, DELTA, TENSOR],
                 is_cpu_only: true,
                 input: Input::Spectra(SpectralOp {
@@ -375,21 +340,18 @@ impl Op {
             },
 
             Self::SpectralCentroid => Description {
-                name: "spectral_centroid",
                 keys: &[TRANSFORM, FRAMES, PADDING, DELTA, TENSOR],
                 is_cpu_only: true,
                 input: Input::Spectra(OF_SHAPE),
             },
 
             Self::SpectralBandwidth => Description {
-                name: "spectral_bandwidth",
                 keys: &[TRANSFORM, FRAMES, PADDING, BANDWIDTH, DELTA, TENSOR],
                 is_cpu_only: true,
                 input: Input::Spectra(OF_SHAPE),
             },
 
             Self::SpectralContrast => Description {
-                name: "spectral_contrast",
                 keys: &[TRANSFORM, FRAMES, PADDING, FMIN, CONTRAST, DELTA, TENSOR],
                 is_cpu_only: true,
                 // The order of powers is that of magnitudes, so only the selected ones are converted. librosa converts
@@ -409,7 +371,6 @@ impl Op {
             },
 
             Self::SpectralFlatness => Description {
-                name: "spectral_flatness",
                 keys: &[TRANSFORM, FRAMES, PADDING, POWER, FLATNESS, DELTA, TENSOR],
                 is_cpu_only: true,
                 input: Input::Spectra(SpectralOp {
@@ -420,21 +381,18 @@ impl Op {
             },
 
             Self::SpectralRolloff => Description {
-                name: "spectral_rolloff",
                 keys: &[TRANSFORM, FRAMES, PADDING, ROLLOFF, DELTA, TENSOR],
                 is_cpu_only: true,
                 input: Input::Spectra(OF_SHAPE),
             },
 
             Self::OnsetStrength => Description {
-                name: "onset_strength",
                 keys: &[TRANSFORM, FRAMES, PADDING, MEL, FMIN, ONSET, DELTA, TENSOR],
                 is_cpu_only: true,
                 input: Input::Spectra(OF_ONSETS),
             },
 
             Self::Tempogram => Description {
-                name: "tempogram",
                 keys: &[HOP, WIN_LENGTH, MEL, FMIN, ONSET, TENSOR],
                 is_cpu_only: true,
                 input: Input::Spectra(SpectralOp {
@@ -446,14 +404,12 @@ impl Op {
             },
 
             Self::BeatTrack => Description {
-                name: "beat_track",
                 keys: &[HOP, MEL, FMIN, ONSET, START_BPM, BEATS, TENSOR],
                 is_cpu_only: true,
                 input: Input::Spectra(OF_ONSETS),
             },
 
             Self::ChromaStft => Description {
-                name: "chroma_stft",
                 keys: &[TRANSFORM, FRAMES, PADDING, CHROMA, DELTA, TENSOR],
                 is_cpu_only: true,
                 input: Input::Spectra(SpectralOp {
@@ -469,14 +425,12 @@ impl Op {
             },
 
             Self::Cqt => Description {
-                name: "cqt",
                 keys: &[HOP, FMIN, CONSTANT_Q, BINS, TUNING, DELTA, DB, TENSOR],
                 is_cpu_only: true,
                 input: Input::Spectra(OF_CONSTANT_Q),
             },
 
             Self::Vqt => Description {
-                name: "vqt",
                 keys: &[
                     HOP, FMIN, CONSTANT_Q, BINS, TUNING, GAMMA, DELTA, DB, TENSOR,
                 ],
@@ -485,14 +439,12 @@ impl Op {
             },
 
             Self::ChromaCqt => Description {
-                name: "chroma_cqt",
                 keys: &[HOP, FMIN, CONSTANT_Q, OCTAVES, CHROMA, DELTA, TENSOR],
                 is_cpu_only: true,
                 input: Input::Spectra(OF_CHROMA_CQ),
             },
 
             Self::ChromaCens => Description {
-                name: "chroma_cens",
                 keys: &[
                     HOP, FMIN, CONSTANT_Q, OCTAVES, CHROMA, SMOOTHING, DELTA, TENSOR,
                 ],
@@ -501,7 +453,6 @@ impl Op {
             },
 
             Self::Tonnetz => Description {
-                name: "tonnetz",
                 keys: &[
                     HOP,
                     FMIN,
@@ -523,28 +474,24 @@ impl Op {
             },
 
             Self::Statistics => Description {
-                name: "statistics",
                 keys: &[SOURCE],
                 is_cpu_only: true,
                 input: Input::Feature,
             },
 
             Self::Tempo => Description {
-                name: "tempo",
                 keys: &[SOURCE, START_BPM, TEMPO],
                 is_cpu_only: true,
                 input: Input::Feature,
             },
 
             Self::Picture => Description {
-                name: "picture",
                 keys: &[SOURCE, COLOURS, SIZE],
                 is_cpu_only: true,
                 input: Input::Feature,
             },
 
             Self::Image => Description {
-                name: "image",
                 keys: &[SIZE, IMAGE],
                 is_cpu_only: true,
                 input: Input::Picture,
@@ -553,38 +500,29 @@ impl Op {
             // The host stores samples and files and measures loudness for every backend, so these operations do not exclude
             // a GPU.
             Self::Pcm => Description {
-                name: "pcm",
                 keys: &[],
                 is_cpu_only: false,
                 input: Input::Samples,
             },
 
             Self::Loudness => Description {
-                name: "loudness",
                 keys: &[],
                 is_cpu_only: false,
                 input: Input::Samples,
             },
 
             Self::Original => Description {
-                name: "original",
                 keys: &[],
                 is_cpu_only: false,
                 input: Input::File,
             },
 
             Self::Onnx => Description {
-                name: "onnx",
                 keys: &[SOURCE, MODEL],
                 is_cpu_only: true,
                 input: Input::Model,
             },
         }
-    }
-
-    /// Returns the name used in recipes, such as `mfcc`.
-    pub const fn name(self) -> &'static str {
-        self.description().name
     }
 
     /// Reports whether a recipe with the operation cannot use a GPU.

@@ -4,24 +4,25 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Type in which values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// IEEE half precision: 11 significant bits, up to 65,504.
-    F16,
-    /// IEEE single precision.
-    F32,
-    /// 256 steps over a range determined by the arguments.
-    U8,
-    /// Samples of 16 bits: 65,536 steps of 1/32,768, from −1.
-    S16,
+use crate::named_enum;
+
+named_enum! {
+    /// Type in which values are stored.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Dtype {
+        /// IEEE half precision: 11 significant bits, up to 65,504.
+        F16 = "f16",
+        /// IEEE single precision.
+        F32 = "f32",
+        /// 256 steps over a range determined by the arguments.
+        U8 = "u8",
+        /// Samples of 16 bits: 65,536 steps of 1/32,768, from −1.
+        S16 = "s16",
+    }
 }
 
 impl Dtype {
-    /// All types, in the order of error messages.
-    pub const ALL: [Self; 4] = [Self::F16, Self::F32, Self::U8, Self::S16];
-
     /// Returns the type called `name` in recipes and manifests; `None` for an unknown name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)
@@ -33,16 +34,6 @@ impl Dtype {
             Self::F16 | Self::S16 => 2,
             Self::F32 => 4,
             Self::U8 => 1,
-        }
-    }
-
-    /// Returns the name `f16`, `f32`, `u8` or `s16`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::F16 => "f16",
-            Self::F32 => "f32",
-            Self::U8 => "u8",
-            Self::S16 => "s16",
         }
     }
 

@@ -7,22 +7,25 @@ use serde::{Deserialize, Serialize};
 use crate::db::{DbArgs, LogArgs};
 use crate::fault::Faults;
 use crate::mel::{Norm, Ramp};
+use crate::named_enum;
 use crate::op::Op;
 use crate::stft::{Framing, PadMode, Window};
 
-/// Library whose defaults a feature uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Preset {
-    /// librosa 0.11: `stft`, `feature.melspectrogram`, `feature.mfcc`.
-    #[default]
-    Librosa,
-    /// torchaudio 2.11: `Spectrogram`, `MelSpectrogram`, `MFCC`.
-    Torchaudio,
-    /// Kaldi's `compute-fbank-feats` and `compute-mfcc-feats`, with dither 0 and no energy.
-    Kaldi,
-    /// OpenAI Whisper's `log_mel_spectrogram` after `pad_or_trim`; 16 kHz only.
-    Whisper,
+named_enum! {
+    /// Library whose defaults a feature uses.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Preset {
+        /// librosa 0.11: `stft`, `feature.melspectrogram`, `feature.mfcc`.
+        #[default]
+        Librosa = "librosa",
+        /// torchaudio 2.11: `Spectrogram`, `MelSpectrogram`, `MFCC`.
+        Torchaudio = "torchaudio",
+        /// Kaldi's `compute-fbank-feats` and `compute-mfcc-feats`, with dither 0 and no energy.
+        Kaldi = "kaldi",
+        /// OpenAI Whisper's `log_mel_spectrogram` after `pad_or_trim`; 16 kHz only.
+        Whisper = "whisper",
+    }
 }
 
 /// Whisper's sample rate in Hz, and the number of samples in its 30 s of audio.
@@ -93,9 +96,6 @@ pub(crate) enum HopLength {
 }
 
 impl Preset {
-    /// All presets, in the order of the columns in docs/features.md.
-    pub const ALL: [Self; 4] = [Self::Librosa, Self::Torchaudio, Self::Kaldi, Self::Whisper];
-
     /// Returns all defaults of the preset. A test compares them with the table for users in docs/features.md.
     pub(crate) const fn defaults(self) -> Defaults {
         match self {
@@ -216,16 +216,6 @@ impl Preset {
                 lifter: 0.0,
                 lifter_from: 1,
             },
-        }
-    }
-
-    /// Returns the preset's name in recipes: `librosa`, `torchaudio`, `kaldi` or `whisper`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Librosa => "librosa",
-            Self::Torchaudio => "torchaudio",
-            Self::Kaldi => "kaldi",
-            Self::Whisper => "whisper",
         }
     }
 

@@ -16,7 +16,6 @@ pub mod input;
 mod key_tables;
 pub mod local_path;
 pub mod manifest;
-mod named;
 pub mod number;
 pub mod recipe;
 pub mod reject;
@@ -35,6 +34,8 @@ pub mod tensor_arrays;
 pub mod text;
 pub mod version_name;
 mod wording;
+
+pub use wavemill_options::named_enum;
 
 /// Revision of all code that determines stored values (decode rules, kernels, packing). Part of every identity:
 /// increment it if a code change alters a stored value, or rejects a clip that had rows before.

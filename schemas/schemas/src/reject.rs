@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::named::named_enum;
+use crate::named_enum;
 
 // The names of reasons and stages must not change: they are in existing stores and in users' queries.
 named_enum! {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::named::named_enum;
+use crate::named_enum;
 
 /// Name of the folder for rows that the rule assigns to neither training, validation nor test.
 pub const NO_SPLIT: &str = "none";

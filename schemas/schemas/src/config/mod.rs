@@ -20,7 +20,7 @@ pub use shipped::{SHIPPED, ShippedConfig};
 
 use crate::canonical;
 use crate::exit::PlainError;
-use crate::named::named_enum;
+use crate::named_enum;
 
 /// Creates the error for a configuration that is not valid. `place` is the name of its file, or the `--set` option as
 /// given.

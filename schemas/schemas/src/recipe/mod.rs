@@ -34,7 +34,7 @@ pub use wavemill_options::{
 use wavemill_options::exact;
 
 use crate::manifest::AUDIO_STEP;
-use crate::named::named_enum;
+use crate::named_enum;
 
 /// A recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! Enums whose variants have a name in files, options, messages or queries.
 
 /// Defines an enum with the name of each variant, the list of all variants, and the function that returns the name.
+#[macro_export]
 macro_rules! named_enum {
     (
         $(#[$attribute:meta])*
@@ -26,5 +27,3 @@ macro_rules! named_enum {
         }
     };
 }
-
-pub(crate) use named_enum;
