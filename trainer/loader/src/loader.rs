@@ -172,17 +172,6 @@ impl<M: HostMemory> Loader<M> {
         (self.n_returned % self.queues.len() as u64) as usize
     }
 
-    /// Returns the number of rows that `drop_last` leaves out of this epoch.
-    pub fn n_dropped(&self) -> usize {
-        let ReaderContext { order, plan, .. } = &*self.shared;
-        // Count the rows of the whole epoch, even if this loader starts in the middle of it.
-        if plan.drop_last {
-            order.len() % plan.batch_size
-        } else {
-            0
-        }
-    }
-
     /// Returns the error of a reader thread that ended without sending a batch.
     fn panic_of(&mut self, reader: usize) -> DatasetError {
         // The queue is closed, so the thread has ended or is about to end: joining it does not block.

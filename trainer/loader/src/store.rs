@@ -18,6 +18,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use wavemill_reader::{
     CommittedVersion, RemoteError, StoreError, StoreFolder, continue_in_background, hash_reader,
 };
+use wavemill_schemas::durable::if_there;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry, Manifest};
 use wavemill_schemas::version_name::VersionName;
 
@@ -210,12 +211,9 @@ impl Store {
         }
         let path = self.path(entry)?;
         // A missing file is damage, which `data.skip_damaged` skips; other operating system errors are not skipped.
-        match FeatureFile::open(path.clone()) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                Err(DatasetError::changed(&path, "missing"))
-            }
-            opened => opened.map_err(DatasetError::io_at(&path, "open")),
-        }
+        let opened = if_there(FeatureFile::open(path.clone()));
+        let opened = opened.map_err(DatasetError::io_at(&path, "open"))?;
+        opened.ok_or_else(|| DatasetError::changed(&path, "missing"))
     }
 
     /// Copies the files of a feature from an object store while they are read, as long as the limit of local copies
@@ -379,13 +377,10 @@ pub(crate) fn require_content(
     stop: Option<&AtomicBool>,
 ) -> Result<(), DatasetError> {
     let hashed = File::open(path).and_then(|file| hash_reader(Stoppable { file, stop }));
-    match hashed {
-        Ok(hash) if hash == blake3 => Ok(()),
-        Ok(_) => Err(DatasetError::changed(path, "other bytes (blake3 differs)")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(DatasetError::changed(path, "missing"))
-        }
-        Err(error) => Err(DatasetError::io_at(path, "read")(error)),
+    match if_there(hashed).map_err(DatasetError::io_at(path, "read"))? {
+        Some(hash) if hash == blake3 => Ok(()),
+        Some(_) => Err(DatasetError::changed(path, "other bytes (blake3 differs)")),
+        None => Err(DatasetError::changed(path, "missing")),
     }
 }
 

@@ -40,16 +40,6 @@ pub struct Row<'a> {
     pub probabilities: &'a [f32],
 }
 
-/// The method of combining the predictions of a track's rows into one prediction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TrackRule {
-    /// The mean of the rows' probabilities.
-    Mean,
-    /// A vote of the rows: each votes for its likeliest class (or, with several labels per row, for every class from
-    /// 0.5).
-    Majority,
-}
-
 /// The predictions for one target over the rows of a split.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Predictions {
@@ -274,10 +264,11 @@ impl Predictions {
     /// # Errors
     /// [`PlainError`] if the rows of a track have different labels.
     pub fn per_track_mean(&self) -> Result<Self, PlainError> {
-        self.per_track(TrackRule::Mean)
+        self.per_track(|sum, _, n| sum / n)
     }
 
-    /// Returns one prediction per track by a vote of the track's rows. Ties go to the class with the higher mean
+    /// Returns one prediction per track by a vote of the track's rows: each votes for its likeliest class (or, with
+    /// several labels per row, for every class from 0.5). Ties go to the class with the higher mean
     /// probability, then to the lower class id.
     ///
     /// The value of a class is (votes + mean probability) / (rows + 1), so that values are ordered by votes, then by
@@ -286,10 +277,12 @@ impl Predictions {
     /// # Errors
     /// [`PlainError`] if the rows of a track have different labels.
     pub fn per_track_majority(&self) -> Result<Self, PlainError> {
-        self.per_track(TrackRule::Majority)
+        self.per_track(|sum, votes, n| (votes + sum / n) / (n + 1.0))
     }
 
-    fn per_track(&self, rule: TrackRule) -> Result<Self, PlainError> {
+    /// Returns one prediction per track. `value` computes that of a class from the sum of its probabilities, its votes
+    /// and the number of rows.
+    fn per_track(&self, value: fn(f64, f64, f64) -> f64) -> Result<Self, PlainError> {
         let mut out = self.like();
         for rows in self.tracks() {
             let first = self.row(rows[0]);
@@ -314,14 +307,10 @@ impl Predictions {
             }
 
             let n = rows.len() as f64;
-            let mut probabilities = Vec::with_capacity(sums.len());
-            for (sum, vote) in sums.iter().zip(&votes) {
-                let value = match rule {
-                    TrackRule::Mean => sum / n,
-                    TrackRule::Majority => (vote + sum / n) / (n + 1.0),
-                };
-                probabilities.push(value as f32);
-            }
+            let values = sums.iter().zip(&votes);
+            let probabilities: Vec<f32> = values
+                .map(|(&sum, &votes)| value(sum, votes, n) as f32)
+                .collect();
             out.push(&Row {
                 probabilities: &probabilities,
                 ..first
