@@ -13,6 +13,7 @@ use std::time::UNIX_EPOCH;
 
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
+use wavemill_schemas::durable::if_there;
 use wavemill_schemas::exit;
 use wavemill_schemas::input::{InputId, Stamp};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
@@ -177,12 +178,8 @@ impl Source for FolderSource {
 
 /// Returns the current size and stamp of a file that was `listed`. The stamp may differ, as on a copy, but not the size.
 fn now(path: &Path, listed: InputId) -> Result<InputId, SourceError> {
-    let metadata = match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(SourceError::moved(path));
-        }
-        found => found.map_err(SourceError::open_at(path))?,
-    };
+    let found = if_there(fs::metadata(path)).map_err(SourceError::open_at(path))?;
+    let metadata = found.ok_or_else(|| SourceError::moved(path))?;
     require_bytes(listed, metadata.len(), path)?;
     let stamp = mtime_ns(&metadata).map_err(SourceError::open_at(path))?;
     Ok(InputId {

@@ -20,6 +20,7 @@ pub use bytes_at::is_of_machine;
 pub use keys::Media;
 use wavemill_reader::RemoteError;
 use wavemill_reader::remote::{Object, Remote};
+use wavemill_schemas::durable::if_there;
 use wavemill_schemas::exit::{Classified, Kind, PlainError};
 use wavemill_schemas::input::InputId;
 use wavemill_schemas::local_path::scheme;
@@ -269,10 +270,8 @@ fn is_folder_of_objects(path: &Path) -> Result<bool, SourceError> {
 }
 
 fn is_folder(path: &Path) -> Result<bool, SourceError> {
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SourceError::moved(path)),
-        found => Ok(found.map_err(SourceError::open_at(path))?.is_dir()),
-    }
+    let found = if_there(std::fs::metadata(path)).map_err(SourceError::open_at(path))?;
+    Ok(found.ok_or_else(|| SourceError::moved(path))?.is_dir())
 }
 
 /// Question about a clip that was listed and is not there, and its remedy.

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result};
-use wavemill_schemas::durable::{folder_of, settle_folder};
+use wavemill_schemas::durable::{folder_of, if_there, settle_folder};
 use wavemill_schemas::exit::{Kind, PlainError, of_machine};
 
 use crate::exit::UsageError;
@@ -115,11 +115,8 @@ pub fn require_own(opened: &File, part: &Path) -> io::Result<()> {
 /// Reports whether `opened` is the file or folder at `path`.
 fn is_at(opened: &File, path: &Path) -> io::Result<bool> {
     let own = opened.metadata()?;
-    match fs::metadata(path) {
-        Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+    let found = if_there(fs::metadata(path))?;
+    Ok(found.is_some_and(|found| (found.dev(), found.ino()) == (own.dev(), own.ino())))
 }
 
 /// Writes `text` to a file in the same way as [`write_file`].

@@ -297,19 +297,17 @@ impl RunDir {
     pub fn read_result<T: DeserializeOwned>(&self) -> Result<Option<T>, RunFilesError> {
         let path = self.result();
 
-        match fs::read(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(RunFilesError::io(&path, "read")(error)),
-            Ok(text) => {
-                let read = match canonical::is_unchanged(&text) {
-                    Some(false) => Err(serde_json::Error::custom(
-                        "its blake3 is not that of its content",
-                    )),
-                    _ => serde_json::from_slice(&text),
-                };
-                read.map(Some).map_err(RunFilesError::json(&path, None))
-            }
-        }
+        let found = if_there(fs::read(&path)).map_err(RunFilesError::io(&path, "read"))?;
+        let Some(text) = found else {
+            return Ok(None);
+        };
+        let read = match canonical::is_unchanged(&text) {
+            Some(false) => Err(serde_json::Error::custom(
+                "its blake3 is not that of its content",
+            )),
+            _ => serde_json::from_slice(&text),
+        };
+        read.map(Some).map_err(RunFilesError::json(&path, None))
     }
 
     /// Replaces a file: after a power failure, it has either its old or its new content.
