@@ -5,8 +5,8 @@ use std::io::Write as _;
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
-use wavemill_schemas::number::number;
 use wavemill_schemas::config::{Config, Model};
+use wavemill_schemas::number::number;
 use wavemill_terminal::output::stdout;
 
 use crate::ffi;
