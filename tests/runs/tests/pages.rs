@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use wavemill_tests::{Failed, Trial};
 
-use crate::support::{Ran, fit, has_trainer, on, program, run, same, scratch, wavemill};
+use crate::support::{Ran, has_trainer, on, program, run, same, scratch, wavemill};
 use crate::trial::{Trials, with_needs};
 
 inventory::submit!(Trials(trials));
@@ -266,10 +266,8 @@ fn demo() -> Result<&'static Path, Failed> {
 
 fn make_demo() -> Result<PathBuf, Failed> {
     let folder = scratch("pages");
-    run(wavemill(["demo"]).arg(&folder)).exits(0)?;
+    run(wavemill(["demo", "--train"]).arg(&folder)).exits(0)?;
     let store = folder.join("store");
-    let mut training = fit(&store, &folder.join("demo-runs"));
-    run(training.args(["--model", "crnn", "--epochs", "15"])).exits(0)?;
 
     let songs = "SELECT clip_key, genre FROM (SELECT clip_key, track_genre_top AS genre,
         row_number() OVER (PARTITION BY track_genre_top ORDER BY clip_key) AS number FROM tracks)
