@@ -35,7 +35,7 @@ use std::fmt;
 
 use arrow::array::{AsArray, RecordBatch};
 use wavemill_schemas::clip::ClipRow;
-use wavemill_schemas::manifest::AUDIO_STEP;
+use wavemill_schemas::recipe::AUDIO_STEP;
 use wavemill_schemas::recipe::GroupDuplicates;
 use wavemill_schemas::reject::Reject;
 

@@ -13,7 +13,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use datafusion::sql::parser::Statement;
 use wavemill_runtime::parallel::in_parts;
 use wavemill_runtime::progress::Phase;
-use wavemill_schemas::manifest::AUDIO_STEP;
+use wavemill_schemas::recipe::AUDIO_STEP;
 use wavemill_schemas::recipe::{CatalogSpec, CleanStep, Subset};
 use wavemill_source::AudioIndex;
 

@@ -10,10 +10,8 @@ use std::sync::PoisonError;
 use wavemill_reader::{RemoteError, VERSION_MAX, hash_file};
 use wavemill_schemas::durable::{folder_of, make_folder};
 use wavemill_schemas::exit;
-use wavemill_schemas::manifest::{
-    AUDIO_STEP, Engine, FileEntry, Identity, Manifest, Receipt, TargetEntry,
-};
-use wavemill_schemas::recipe::Recipe;
+use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt, TargetEntry};
+use wavemill_schemas::recipe::{AUDIO_STEP, Recipe};
 
 use super::diff::describe_recipes;
 use super::durable;

@@ -608,9 +608,6 @@ pub struct Counts {
     pub rejects: BTreeMap<String, u64>,
 }
 
-/// Name of the step that drops rows whose clip has no file.
-pub const AUDIO_STEP: &str = "audio";
-
 /// Number of rows dropped by one cleaning step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {

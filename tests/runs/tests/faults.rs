@@ -61,8 +61,6 @@ fn invalid_options_write_nothing() -> Result<(), Failed> {
             &["split.rule", "fair", "artist"],
         ),
         (&["--set", "n_mels"], &["--set", "n_mels"]),
-        (&["--threads", "0"], &["--threads 0"]),
-        (&["--limit", "0"], &["--limit 0"]),
         (
             &["--set", "catalog.clean.labelled.where=\"false\""],
             &["no rows are left", "`labelled`"],
@@ -72,6 +70,15 @@ fn invalid_options_write_nothing() -> Result<(), Failed> {
             .exits(2)?
             .says(said)?;
         same(&words.join(" "), store.exists(), false)?;
+    }
+
+    for (option, said) in [
+        ("--threads", "from 1 to 1024"),
+        ("--limit", "whole number, 1 or more"),
+    ] {
+        let ran = run(inputs().extract(&store).args([option, "0"])).exits(2)?;
+        contains(&ran.err, said)?;
+        same(option, store.exists(), false)?;
     }
 
     let recipe = scratch("recipe").join("mine.toml");

@@ -59,7 +59,7 @@ Examples:
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, recipe, query or configuration, or no such store, version, run or device, \
 3 store or checkpoint damaged, 4 store of another plan or feature, 5 no space or read-only, 7 another wavemill is writing \
-the store or the output, 8 nothing to do (only with --dry-run), 9 shards are missing (only `commit`), 130 interrupted.";
+the store or the output, 9 shards are missing (only `commit`), 130 interrupted.";
 
 // Last lines of commands that a signal ends.
 const NOTHING_DONE: &str = "interrupted before anything was done; nothing was written";

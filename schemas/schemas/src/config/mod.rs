@@ -118,11 +118,10 @@ pub struct Model {
     pub name: String,
     /// Dropout rate. Default: the architecture's.
     pub dropout: Option<f64>,
-    /// Numbers of filters of the convolutions, in the order of the layers. If empty, those of the architecture.
+    /// Filters of each convolution, in order. Default: the architecture's.
     #[serde(deserialize_with = "filters", skip_serializing_if = "is_default")]
     pub filters: Vec<i64>,
-    /// Sizes of the hidden layers (recurrent and dense), in the order of the layers. If empty, those of the
-    /// architecture.
+    /// Sizes of recurrent and dense layers, in order. Default: the architecture's.
     #[serde(deserialize_with = "hidden", skip_serializing_if = "is_default")]
     pub hidden: Vec<i64>,
     /// Initial weights: safetensors, named as by torchvision or timm. The head is random.

@@ -33,8 +33,10 @@ pub use wavemill_options::{
 
 use wavemill_options::exact;
 
-use crate::manifest::AUDIO_STEP;
 use crate::named_enum;
+
+/// Name of the step that drops rows whose clip has no file.
+pub const AUDIO_STEP: &str = "audio";
 
 /// A recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
