@@ -52,10 +52,9 @@ pub fn parse(
     // Only the first command line sets the program's name.
     let _ = PROGRAM.set(command.get_name().to_owned());
 
-    let words: Vec<OsString> = args.into_iter().collect();
-    let parsed = command.clone().try_get_matches_from(&words);
+    let parsed = command.clone().try_get_matches_from(&args);
     let parsed = parsed.or_else(|error| {
-        let again = with_store_option(&words).map(|words| command.try_get_matches_from(words));
+        let again = with_store_option(&args).map(|args| command.try_get_matches_from(args));
         again.and_then(Result::ok).ok_or(error)
     });
     let parsed = parsed.and_then(|matches| {
@@ -118,7 +117,7 @@ mod tests {
                 Arg::new("query"),
                 Arg::new("x").long("x"),
             ]);
-            let program = OutputArgs::augment_args(Command::new("wavemill")).subcommand(reads);
+            let program = Command::new("wavemill").subcommand(reads);
             let parsed = parse(program, words.iter().map(OsString::from))?;
             let (_, reads) = parsed.subcommand().unwrap();
             let value = |name| reads.get_one::<String>(name).cloned();
