@@ -349,7 +349,7 @@ const INVALID_TRAINER_ARGS: &[&str] = &[
     "fit --store STORE --set train.select=speed",
     "fit --store STORE --set lr",
     "fit --store STORE --like gtzan",
-    "fit --store STORE --like fma-larg",
+    "fit --store STORE --like fma-smal",
     "fit --store STORE --like gtzan-segments",
     "fit --store STORE --epochs 0",
     "fit --store STORE --epochs ten",

@@ -190,7 +190,7 @@ mod tests {
         }
 
         for (name, remedy) in [
-            ("fma-larg", " (did you mean `fma-large`?)"),
+            ("fma-smal", " (did you mean `fma-small`?)"),
             (
                 "vgg",
                 "; `--like list` describes them: fma-large, gtzan-segments, fma-small, fma-windows, gtzan-images",
