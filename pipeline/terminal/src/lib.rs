@@ -103,7 +103,7 @@ pub fn with_local_paths(command: Command) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::{Arg, Args as _};
+    use clap::Arg;
 
     use super::*;
 
