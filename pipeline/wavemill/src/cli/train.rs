@@ -58,7 +58,7 @@ impl TrainCommand {
     /// Replaces this process by the trainer; returns only on failure.
     ///
     /// # Errors
-    /// The errors of [`trainer`], or the trainer's program cannot be started.
+    /// The trainer's program or a library that it needs is missing, or the program cannot be started.
     pub fn run(&self) -> Result<u8> {
         let mut command = trainer()?;
         command.args(output_args()).args(&self.words);
