@@ -377,7 +377,7 @@ fn hostile(folder: &Path) -> Result<Inputs, Failed> {
     fs::write(
         &recipe,
         "name = \"ev\\u001b[31mil\"\n[catalog]\ndataset = \"table\"\nrequire_audio = false\n\
-         [[catalog.clean]]\nstep = \"st\\u001b[31mep\"\nwhere = \"genre IS NOT NULL\"\n\
+         [[catalog.clean]]\nstep = \"st\\u001b[31mep\"\nwhere = \"genre <> ''\"\n\
          [split]\nrule = \"stratified\"\n\
          [[targets]]\nname = \"genre\"\ncolumn = \"genre\"\n[audio]\nduration_s = 1.0\nmin_duration_s = 0.1\n\
          [[features]]\nname = \"log_mel\"\nop = \"mel\"\n",
