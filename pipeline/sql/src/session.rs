@@ -21,6 +21,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{
     self as logical, CreateMemoryTable, DdlStatement, Expr, LogicalPlan, LogicalPlanBuilder,
+    TableScan,
 };
 use datafusion::object_store::ObjectStore;
 use datafusion::object_store::local::LocalFileSystem;
@@ -742,19 +743,11 @@ fn widest_row(plan: &LogicalPlan) -> Result<(usize, bool), SqlError> {
     plan.apply_with_subqueries(|node| {
         let mut fields = node.schema().fields().iter();
         has_texts |= fields.any(|field| copying::is_text(field));
+
         if let LogicalPlan::TableScan(scan) = node {
-            let fields = scan.projected_schema.fields().iter();
-            let tensors = fields.filter_map(|field| TensorType::from_field(field));
-            let mut bytes: usize = tensors.map(|tensor| tensor.usual_row_bytes()).sum();
-            let table = source_as_provider(&scan.source).ok();
-            if let Some(table) = table
-                .as_deref()
-                .and_then(|table| table.downcast_ref::<StoreTable>())
-            {
-                bytes += table.repeated_bytes(scan.projection.as_ref());
-            }
-            widest = widest.max(bytes);
+            widest = widest.max(scanned_row_bytes(scan));
         }
+
         // The constants of VALUES are rows themselves.
         if !matches!(node, LogicalPlan::Values(_)) {
             node.apply_expressions(|expression| {
@@ -771,6 +764,19 @@ fn widest_row(plan: &LogicalPlan) -> Result<(usize, bool), SqlError> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok((widest + constants, has_texts))
+}
+
+/// Returns the number of bytes of tensors and repeated texts in a row of a table.
+fn scanned_row_bytes(scan: &TableScan) -> usize {
+    let fields = scan.projected_schema.fields().iter();
+    let tensors = fields.filter_map(|field| TensorType::from_field(field));
+    let bytes: usize = tensors.map(|tensor| tensor.usual_row_bytes()).sum();
+
+    let table = source_as_provider(&scan.source).ok();
+    let stored = table
+        .as_deref()
+        .and_then(|table| table.downcast_ref::<StoreTable>());
+    bytes + stored.map_or(0, |table| table.repeated_bytes(scan.projection.as_ref()))
 }
 
 /// Reports whether an operator of the plan keeps rows while it reads more.

@@ -19,7 +19,7 @@ use super::exit::ChildFailure;
 use super::extract::ExtractCommand;
 use super::program::{beside, not_there, shown_program};
 use super::sql::SqlCommand;
-use super::train::{BUILD_TRAINER, PredictCommand, TRAINER, code_of, output_args};
+use super::train::{CANNOT_START, PredictCommand, code_of, output_args, trainer};
 use crate::quote::shell;
 
 const EXAMPLES: &str = "\
@@ -199,11 +199,12 @@ fn fit(wavemill: &str, store: &Path, run: &Path) -> Result<()> {
         MODEL.join(" "),
         shell(run)
     ));
-    let mut command = Command::new(beside(TRAINER));
+
+    let mut command = trainer()?;
     command.args(output_args()).arg("fit").arg("--store");
     command.arg(store).args(MODEL);
     command.arg("--resume-or-start").arg(run);
-    run_program(command, || not_there(TRAINER, BUILD_TRAINER))
+    run_program(command, || CANNOT_START.to_owned())
 }
 
 /// Predicts the genre of a clip that the model was not trained on, and prints the true genre below it.
