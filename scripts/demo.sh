@@ -19,7 +19,7 @@ export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0
 build() {
     local crates line number=0 next=0
     if [[ -t 2 ]]; then cargo build --locked --bins "${packages[@]}"; return; fi
-    crates=$(cargo tree --locked "${packages[@]}" --edges normal,build --prefix none | cut -d ' ' -f 1,2 | sort -u | wc -l)
+    crates=$(cargo tree --quiet --locked "${packages[@]}" --edges normal,build --prefix none | cut -d ' ' -f 1,2 | sort -u | wc -l)
     cargo build --locked --bins "${packages[@]}" 2>&1 | while IFS= read -r line; do
         case $line in
             *' Compiling '*)

@@ -198,13 +198,12 @@ fn artists_unknown(rows: &RecordBatch) -> Result<Option<String>, CatalogError> {
     let what = match unknown {
         0 if of > 0 => return Ok(None),
         unknown if unknown == of => {
-            "no column artist_id, artist_name or artist tells who made a clip: each".to_owned()
+            "the metadata have no column artist_id, artist_name or artist".to_owned()
         }
-        unknown => {
-            format!("of {unknown} of {of} clips it is not known who made them: each of these")
-        }
+        unknown => format!("the artist of {unknown} of {of} clips is unknown"),
     };
     Ok(Some(format!(
-        "split.rule = \"artist\": {what} stands for itself"
+        "split.rule = \"artist\": {what}, so clips of one artist may be in several splits: add the artists to the \
+         metadata, or set split.rule = \"stratified\""
     )))
 }

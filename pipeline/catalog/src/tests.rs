@@ -729,8 +729,8 @@ fn missing_artists_are_warned_about_once() {
     assert_eq!(
         cleaned(&recipe, None, &audio).unwrap().warnings,
         [
-            "split.rule = \"artist\": no column artist_id, artist_name or artist tells who made a clip: each stands for \
-             itself"
+            "split.rule = \"artist\": the metadata have no column artist_id, artist_name or artist, so clips of one artist \
+             may be in several splits: add the artists to the metadata, or set split.rule = \"stratified\""
         ]
     );
 
@@ -1172,10 +1172,13 @@ fn clips_without_artist_are_warned_about_under_artist_rule() {
     assert_eq!(
         warned(["1", "-1", "2"]),
         [
-            "split.rule = \"artist\": of 1 of 3 clips it is not known who made them: each of these stands for itself"
+            "split.rule = \"artist\": the artist of 1 of 3 clips is unknown, so clips of one artist may be in several \
+             splits: add the artists to the metadata, or set split.rule = \"stratified\""
         ]
     );
     assert!(
-        warned(["-1", "-1", "-1"])[0].ends_with("tells who made a clip: each stands for itself")
+        warned(["-1", "-1", "-1"])[0].contains("the metadata have no column artist_id"),
+        "{:?}",
+        warned(["-1", "-1", "-1"])
     );
 }

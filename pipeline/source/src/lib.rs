@@ -193,18 +193,23 @@ fn open_local(
     media: Media,
     allow_outside: bool,
 ) -> Result<Box<dyn Source>, SourceError> {
-    let found = std::fs::metadata(path).map_err(SourceError::open_at(path))?;
-    let source: Box<dyn Source> = if found.is_dir() {
-        Box::new(folder::FolderSource::open(path, media, allow_outside)?)
-    } else if found.is_file() && is_zip(path)? {
-        Box::new(zipped::ZipSource::new(Archive::open(path)?, media))
-    } else {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => {
+            let source = folder::FolderSource::open(path, media, allow_outside)?;
+            Ok(Box::new(source))
+        }
+        Ok(found) if found.is_file() && is_zip(path)? => Ok(Box::new(zipped::ZipSource::new(
+            Archive::open(path)?,
+            media,
+        ))),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(SourceError::open_at(path)(error))
+        }
         // Do not open the file here: opening a pipe would block.
-        return Err(SourceError::NotAPlace {
+        _ => Err(SourceError::NotAPlace {
             path: path.to_owned(),
-        });
-    };
-    Ok(source)
+        }),
+    }
 }
 
 /// A clip of a source that another process listed.
@@ -332,9 +337,10 @@ pub enum SourceError {
         split::join_command(path)
     )]
     SplitZip { path: PathBuf, problem: String },
-    /// The given path is neither a folder nor a zip.
+    /// The given path is neither a folder nor a zip, or does not exist.
     #[error(
-        "{path} is neither a folder nor a zip; give the folder that contains the clips, a zip of it, or {FILE_OF_SEVERAL}"
+        "--audio {path}: there is no folder or zip; give the folder that contains the clips, a zip of it, or \
+         {FILE_OF_SEVERAL}"
     )]
     NotAPlace { path: PathBuf },
     /// The folder or zip contains no clips.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use flate2::Crc;
 use wavemill_reader::remote::Object;
 use wavemill_schemas::durable::if_there;
+use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::local_path::scheme;
 
 use super::SourceError;
@@ -47,7 +48,14 @@ impl Files {
         if scheme(path.as_os_str()).is_some() {
             return Self::open_object(path);
         }
-        let content = readable(path).map_err(SourceError::open_at(path))?;
+        let content = readable(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => PlainError::usage(format!(
+                "--metadata {}: there is no such file or folder; give a table such as tracks.csv, or its folder or zip",
+                path.display()
+            ))
+            .into(),
+            _ => SourceError::open_at(path)(error),
+        })?;
         let found = std::fs::metadata(&content).map_err(SourceError::open_at(path))?;
         let place = if found.is_dir() {
             Container::Folder(folder_names(path)?)

@@ -358,7 +358,9 @@ fn invalid_sources_are_errors() {
     is_error("tracks.csv", |error| {
         matches!(error, SourceError::NotAPlace { .. })
     });
-    is_error("absent", |error| matches!(error, SourceError::Open { .. }));
+    is_error("absent", |error| {
+        matches!(error, SourceError::NotAPlace { .. })
+    });
 
     let cut = temp.path().join("cut.zip");
     zip_of(&cut, Stored, &[("a/b.mp3", b"x")]);

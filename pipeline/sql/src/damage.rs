@@ -17,11 +17,11 @@ use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use fail::fail_point;
 use parquet::arrow::async_reader::AsyncFileReader;
 use wavemill_schemas::exit::is_machine_fault;
-use wavemill_schemas::manifest::{FileEntry, Manifest};
+use wavemill_schemas::manifest::{FileEntry, Manifest, TargetEntry};
 use wavemill_store::{RemoteError, Store, has_footer};
 
-use super::SqlError;
 use super::catalog::sql_name;
+use super::{SqlError, classes};
 
 /// Prefix of a reader's panic message.
 pub(super) const READER_FAILED: &str = "the reader failed";
@@ -197,6 +197,7 @@ pub(super) struct Version {
     store: Store,
     plan_id: String,
     files: Vec<FileEntry>,
+    targets: Vec<TargetEntry>,
     pub opened: OpenedFiles,
 }
 
@@ -208,6 +209,7 @@ impl Version {
             store,
             plan_id: manifest.plan_id.clone(),
             files: manifest.files.clone(),
+            targets: manifest.targets.clone(),
         }
     }
 
@@ -224,10 +226,15 @@ impl Version {
         Some(files.map(|entry| entry.rows).sum())
     }
 
-    /// Returns the cause of a failed query: data that `gc` removed, a damaged file, or else `error` itself.
+    /// Returns the cause of a failed query: the name of a class for its id, data that `gc` removed, a damaged file, or else `error` itself.
     ///
     /// Reads the files that the query opened, until one differs from the manifest or `stop` returns true.
     pub(super) fn explain(&self, error: SqlError, stop: impl Fn() -> bool) -> SqlError {
+        if let SqlError::NotANumber(text, _) = &error
+            && let Some(remedy) = classes::by_name(text, &self.targets)
+        {
+            return SqlError::Usage(remedy);
+        }
         if !may_be_damage(&error) {
             return error;
         }

@@ -24,6 +24,9 @@ pub enum SqlError {
     /// A statement, a command or an argument is wrong, beyond a limit, or not permitted.
     #[error("{0}")]
     Usage(String),
+    /// A text is compared with numbers, and is not one itself.
+    #[error("{1}: compare numbers with numbers, or convert texts with TRY_CAST(x AS INT)")]
+    NotANumber(String, String),
     /// A file differs from the manifest.
     #[error("the store is damaged: {}: {detail}; `wavemill verify` lists every damaged file", path.display())]
     Damaged { path: PathBuf, detail: String },
@@ -58,7 +61,7 @@ pub enum SqlError {
 impl Classified for SqlError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Usage(_) => Kind::Usage,
+            Self::Usage(_) | Self::NotANumber(..) => Kind::Usage,
             Self::Damaged { .. } | Self::Unreadable(_) => Kind::Damaged,
             Self::OtherVersion(error) => error.kind(),
             Self::Interrupted => Kind::Interrupted,
@@ -133,7 +136,9 @@ impl From<DataFusionError> for SqlError {
             | DataFusionError::NotImplemented(_)
             | DataFusionError::Configuration(_)) => {
                 let message = one_line(&error.message());
-                Self::Usage(tensor_hint(&message).unwrap_or(message))
+                // DataFusion's context for each column that a table has.
+                let message = message.trim_start_matches("While expanding wildcard, ");
+                Self::Usage(tensor_hint(message).unwrap_or_else(|| message.to_owned()))
             }
 
             // Errors of the data and of the machine.
@@ -160,11 +165,10 @@ impl From<ArrowError> for SqlError {
                 Ok(inner) => Self::from(*inner),
                 Err(other) => Self::Failed(one_line(&other.to_string())),
             },
-            ArrowError::CastError(detail) if detail.starts_with("Cannot cast string") => {
-                let remedy =
-                    "compare numbers with numbers, or convert texts with TRY_CAST(x AS INT)";
-                Self::Usage(format!("{}: {remedy}", one_line(&detail)))
-            }
+            ArrowError::CastError(detail) => match cast_text(&detail) {
+                Some(text) => Self::NotANumber(text.to_owned(), one_line(&detail)),
+                None => Self::Failed(one_line(&detail)),
+            },
             other => Self::Failed(one_line(&other.to_string())),
         }
     }
@@ -238,6 +242,14 @@ fn tensor_hint(message: &str) -> Option<String> {
              of each value over rows, tensor_mean(x, axis) of each band"
         )
     })
+}
+
+/// Returns the text that is not a number, from the detail of an error of casts.
+fn cast_text(detail: &str) -> Option<&str> {
+    let (text, _) = detail
+        .strip_prefix("Cannot cast string '")?
+        .split_once('\'')?;
+    Some(text)
 }
 
 /// Removes the layers of an error that only add context.

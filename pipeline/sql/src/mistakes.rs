@@ -8,10 +8,11 @@ use datafusion::logical_expr::ExprSchemable as _;
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawFieldAccessExpr};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, visit_expressions};
+use wavemill_schemas::manifest::TargetEntry;
 
-use super::SqlError;
 use super::error::nearest;
 use super::tensor::TensorType;
+use super::{SqlError, classes};
 
 /// A column that a statement names and no table of the query has.
 pub(super) struct UnknownColumn<'a> {
@@ -71,7 +72,12 @@ impl<'a> UnknownColumn<'a> {
 
     /// Returns the remedy for a text without single quotes, with which `statement` compares a column. If the text could
     /// also be the name of a column, it needs double quotes, which other languages use for texts.
-    pub(super) fn text(&self, statement: &Statement, is_near: bool) -> Option<String> {
+    pub(super) fn text(
+        &self,
+        statement: &Statement,
+        is_near: bool,
+        targets: &[TargetEntry],
+    ) -> Option<String> {
         let Statement::Statement(statement) = statement else {
             return None;
         };
@@ -95,8 +101,10 @@ impl<'a> UnknownColumn<'a> {
                 _ => ControlFlow::Continue(()),
             }
         });
-        let text = found.break_value()?.replace('\'', "''");
-        Some(format!("texts take single quotes: '{text}'"))
+        let text = found.break_value()?;
+        let quoted = text.replace('\'', "''");
+        let quotes = || format!("texts take single quotes: '{quoted}'");
+        Some(classes::by_name(&text, targets).unwrap_or_else(quotes))
     }
 }
 

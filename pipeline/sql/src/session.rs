@@ -375,8 +375,6 @@ impl Planner {
     async fn permitted(&self, statement: Statement) -> Result<LogicalPlan, SqlError> {
         let plan = self.plan(statement).await?;
 
-        classes::refuse_names(&plan, &self.targets)?;
-
         self.refuse_changes(&plan)?;
         refuse_limits(&plan)?;
         require_shallow_columns(&plan)?;
@@ -501,7 +499,7 @@ impl Planner {
             return error.into();
         };
         let near = unknown.near();
-        let text = unknown.text(statement, near.is_some());
+        let text = unknown.text(statement, near.is_some(), &self.targets);
         let remedy = match text.or(near) {
             Some(remedy) => Some(remedy),
             None => self.tables_with(&unknown.column.name).await,
@@ -561,8 +559,8 @@ impl Planner {
         let in_store = paths.iter().find(|path| self.is_in_store(path));
         Ok(Some(match (changed, in_store) {
             (Some(table), _) if self.is_stored(table) => format!(
-                "{statement}: {table} is a table of the store, whose versions never change: commit another version with \
-                 `wavemill extract … --new-version`"
+                "{statement}: {table} is a table of the store, whose versions never change: to leave out rows, add a \
+                 step to the recipe's catalog.clean and commit another version with `wavemill extract … --new-version`"
             ),
             (Some(table), _)
                 if !self.limits.allow_write && self.ctx.table_exist(table.clone())? =>

@@ -803,8 +803,8 @@ fn mistakes_are_one_line_with_the_nearest_name() {
 fn mistakes_have_the_remedy_that_was_meant() {
     const CAST: &str = "Cannot cast string 'title 0' to value of Int64 type: compare numbers with numbers, or convert \
                         texts with TRY_CAST(x AS INT)";
-    const ID: &str = "genre is the id of a class, a number: compare the class itself, as in genre_name = 'Rock' (the \
-                      table classes lists all ids and classes)";
+    const ID: &str = "genre is the id of a class, so select by the class itself: genre_name = 'Rock' (the table classes \
+                      lists all)";
     const SUBSCRIPT: &str = "log_mel[…] is not possible, because log_mel is a tensor: tensor_at(log_mel, i, j) is one \
                              of its values, tensor_slice(log_mel, axis, start, end) a part";
     let store = TestStore::small();
@@ -816,12 +816,16 @@ fn mistakes_have_the_remedy_that_was_meant() {
         (format!("{features} genre = 'Rock'"), ID),
         (format!("{features} 'rock' <> f.genre"), ID),
         (format!("{features} genre IN (1, 'Rock')"), ID),
-        (format!("{features} genre LIKE 'Roc'"), ID),
         (format!("{features} genre BETWEEN 'Rock' AND '2'"), ID),
         ("SELECT genre = 'Rock' FROM features_log_mel".to_owned(), ID),
         (
             format!("{features} EXISTS (SELECT 1 FROM features_quant WHERE genre = 'Rock')"),
             ID,
+        ),
+        (
+            format!("{features} genre = Rock"),
+            "no column 'rock'; genre is the id of a class, so select by the class itself: genre_name = 'Rock' (the table \
+             classes lists all)",
         ),
         (format!("{tracks} track_id = track_title"), CAST),
         (
@@ -829,8 +833,8 @@ fn mistakes_have_the_remedy_that_was_meant() {
             "no column 'Toggle'; texts take single quotes: 'Toggle'",
         ),
         (
-            format!("{tracks} track_title = Rock"),
-            "no column 'rock'; texts take single quotes: 'Rock'",
+            format!("{tracks} track_title = Toggle"),
+            "no column 'toggle'; texts take single quotes: 'Toggle'",
         ),
         (
             format!("{tracks} track_title IN ('a', \"it's\")"),
@@ -999,8 +1003,8 @@ fn tables_of_the_store_never_change() {
             ("DELETE FROM versions", "DELETE", "versions"),
         ] {
             let want = format!(
-                "{verb}: {table} is a table of the store, whose versions never change: commit another version with \
-                 `wavemill extract … --new-version`"
+                "{verb}: {table} is a table of the store, whose versions never change: to leave out rows, add a \
+                 step to the recipe's catalog.clean and commit another version with `wavemill extract … --new-version`"
             );
             assert_eq!(error(&session, sql), (want, Kind::Usage), "{sql}");
         }

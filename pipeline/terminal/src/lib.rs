@@ -13,10 +13,12 @@ pub mod output;
 
 use std::any::TypeId;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{ArgMatches, Command, FromArgMatches};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use wavemill_schemas::exit::Kind;
@@ -63,10 +65,28 @@ pub fn parse(
     });
     parsed.map_err(|error| {
         // An error of the terminal cannot be reported on it.
-        let _ = error.print();
+        let _ = match error.kind() {
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.print(),
+            _ => write!(std::io::stderr(), "{}", brief(&error.to_string())),
+        };
         let code = error.exit_code().try_into();
         code.unwrap_or(Kind::Usage.exit_code())
     })
+}
+
+/// Shortens the message of an error of the command line to a line for each of its paragraphs, without the last one, which
+/// only names `--help`.
+fn brief(message: &str) -> String {
+    let mut lines = String::new();
+    for paragraph in message.trim_end().split("\n\n") {
+        if !paragraph.starts_with("For more information") {
+            let words: Vec<&str> = paragraph.split_whitespace().collect();
+            lines += &format!("{}\n", words.join(" "));
+        }
+    }
+    lines
 }
 
 /// Returns a command line that cannot be parsed with `--store` before its first word that is the folder of a store, so

@@ -52,7 +52,7 @@ fn plain_types(message: &str) -> String {
 
     // serde's message for an enum value that is neither a string nor a table.
     if message == "wanted string or table" {
-        return "expected a string in quotes".to_owned();
+        return "must be a string in quotes".to_owned();
     }
     let Some((found, expected)) = message.split_once(", expected ") else {
         return message.to_owned();
@@ -71,7 +71,13 @@ fn plain_types(message: &str) -> String {
         .iter()
         .find(|(rust, _)| *rust == expected)
         .map_or(expected, |(_, plain)| plain);
-    format!("{found}, expected {expected}")
+    let value = found.strip_prefix("invalid type: ");
+    let Some(value) = value.or_else(|| found.strip_prefix("invalid value: ")) else {
+        return format!("{found}, expected {expected}");
+    };
+    // The Rust type precedes the value: `string "many"`.
+    let value = value.find(['"', '`']).map_or(value, |at| &value[at..]);
+    format!("must be {expected}, not {}", value.replace('`', ""))
 }
 
 /// Returns the most likely intended key if a value is given for a whole section.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use wavemill_schemas::run::RunDir;
 use wavemill_source::Media;
 use wavemill_terminal::exit::UsageError;
 
@@ -57,6 +58,18 @@ impl ClipArgs {
         if found.clips.is_empty() && found.unreadable.is_empty() {
             return Err(UsageError("no clips: the list is empty".to_owned()).into());
         }
+        // A mistyped name: otherwise a clip that does not exist is reported when it is read, and the others are used.
+        let is_missing = |clip: &PathBuf| clip.try_exists().is_ok_and(|exists| !exists);
+        if self.lists.is_empty()
+            && found.unreadable.is_empty()
+            && found.clips.iter().all(is_missing)
+        {
+            let message = format!(
+                "{}: there is no such file; give audio files, or folders that contain some",
+                found.clips[0].display()
+            );
+            return Err(UsageError(message).into());
+        }
         Ok(found)
     }
 }
@@ -74,12 +87,14 @@ impl ClipList {
         self.folder(&path);
 
         if self.clips.len() + self.unreadable.len() == before {
-            let message = format!(
-                "{}: the folder contains no clips ({})",
-                path.display(),
-                Media::Audio.extensions().join(", ")
-            );
-            return Err(UsageError(message).into());
+            let problem = match RunDir::open(&path) {
+                Ok(_) => "the folder is a run: give --run before each run".to_owned(),
+                Err(_) => format!(
+                    "the folder contains no clips ({})",
+                    Media::Audio.extensions().join(", ")
+                ),
+            };
+            return Err(UsageError(format!("{}: {problem}", path.display())).into());
         }
         Ok(())
     }

@@ -90,7 +90,7 @@ impl DemoCommand {
             ));
         } else {
             report(&format!(
-                "1. generating {} in {} (synthetic audio, not recorded music)\n",
+                "1. generating {}, and some more with faults, in {} (synthetic audio, not recorded music)\n",
                 counted(self.tracks, "track"),
                 data.display()
             ));

@@ -492,9 +492,14 @@ fn describe_duplicates(
     let near = clips_near.map_or(String::new(), |clips| {
         format!("; {clips} clips have near copies")
     });
-    // A copy is not alone, so only the number of recordings can be 1.
-    let recordings = counted(recordings, "recording");
-    format!("{clips_hashed} clips hashed: {recordings} with copies, as {clips} clips{near}")
+    let copies = match clips {
+        0 => "no copies".to_owned(),
+        _ => format!(
+            "{clips} clips are copies of {}",
+            counted(recordings, "recording")
+        ),
+    };
+    format!("{clips_hashed} clips hashed: {copies}{near}")
 }
 
 /// Formats the differences from the store's latest version and the work that they require; empty for a new store.

@@ -34,6 +34,11 @@ impl ModelAnswers {
         Ok(())
     }
 
+    /// Reports whether there is no prediction.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
     /// Formats all predictions as JSON lines again, each with the name of its run.
     pub(super) fn lines(&self) -> String {
         let mut text = String::new();

@@ -456,21 +456,18 @@ impl GcCommand {
     fn format_report(&self, collected: &GcReport) -> String {
         // Each removed version has one plan in this list; the other plans are those of runs that were never committed.
         let unfinished = collected.plans.len() - collected.versions.len();
-        let unfinished = counted(unfinished, "unfinished run");
-        let numbers: Vec<String> = collected.versions.iter().map(ToString::to_string).collect();
-        let versions = if numbers.is_empty() {
-            "no version".to_owned()
-        } else {
-            format!("version {}", numbers.join(", "))
-        };
+        let versions = collected.versions.iter();
+        let mut removed: Vec<String> = versions.map(|number| format!("version {number}")).collect();
+        if unfinished > 0 {
+            removed.push(counted(unfinished, "unfinished run"));
+        }
 
+        let removed = removed.join(", ");
         let bytes = DecimalBytes(collected.bytes);
-        let mut message = if self.dry_run {
-            format!(
-                "would remove the data of {versions} and of {unfinished}: {bytes} would be freed\n"
-            )
-        } else {
-            format!("removed the data of {versions} and of {unfinished}: {bytes} freed\n")
+        let mut message = match self.dry_run {
+            _ if removed.is_empty() => "nothing to remove\n".to_owned(),
+            true => format!("would remove the data of {removed}, and free {bytes}\n"),
+            false => format!("removed the data of {removed}: {bytes} freed\n"),
         };
         for kept in &collected.kept {
             let verb = if self.dry_run { "would keep" } else { "kept" };

@@ -112,7 +112,7 @@ impl PredictCommand {
             }
         }
 
-        if self.table {
+        if self.table && !answers.is_empty() {
             write!(stdout(), "{}", shown_lines(&answers.table()))?;
         } else if is_collected {
             write!(stdout(), "{}", answers.lines())?;

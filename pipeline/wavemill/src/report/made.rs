@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use wavemill_pages::{Bars, Chart, Plot, Section, Series, Table, seconds};
 use wavemill_schemas::recipe::Recipe;
+use wavemill_schemas::text::counted;
 use wavemill_store::named_parts;
 
 use super::Subject;
@@ -18,9 +19,9 @@ pub(super) fn section(subject: Subject<'_>) -> Section {
         }
         Some(times) => {
             section.add_text(format!(
-                "The run took {} with {} threads, by wavemill {}. It may have reused finished shards of earlier runs.",
+                "The run took {} with {}, by wavemill {}. It may have reused finished shards of earlier runs.",
                 seconds(times.seconds),
-                times.threads,
+                counted(times.threads, "thread"),
                 times.wavemill
             ));
             section.add_charts([

@@ -23,6 +23,7 @@ mod versions;
 use serde_json::json;
 use wavemill_pages::{Fact, Page, bytes, count};
 use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::text::counted;
 use wavemill_source::Source;
 use wavemill_sql::{Limits, SqlError};
 use wavemill_store::{Store, Tags};
@@ -85,7 +86,8 @@ pub(crate) fn page(
 
 fn lead(subject: Subject<'_>) -> String {
     let manifest = subject.manifest;
-    let mut message = format!("wavemill feature store, plan {}.", manifest.plan_id);
+    let store = subject.store.place().display();
+    let mut message = format!("wavemill feature store {store}, plan {}.", manifest.plan_id);
     let description = manifest.recipe.description.trim_end_matches('.');
     if !description.is_empty() {
         message = format!("{description}. {message}");
@@ -112,7 +114,7 @@ fn facts(manifest: &Manifest) -> Vec<Fact> {
         Fact::new(
             "rejects",
             count(counts.rejects.values().sum()),
-            format!("{} reasons", counts.rejects.len()),
+            counted(counts.rejects.len() as u64, "reason"),
         ),
         Fact::new(
             "rows per feature",
@@ -127,7 +129,7 @@ fn facts(manifest: &Manifest) -> Vec<Fact> {
         Fact::new(
             "size",
             bytes(stored_bytes),
-            format!("{} files", count(manifest.files.len() as u64)),
+            counted(manifest.files.len() as u64, "file"),
         ),
     ]
 }

@@ -11,6 +11,7 @@ use wavemill_pages::{Chart, Grid, HeatMap, Plot, Section, Sound, Table};
 use wavemill_schemas::manifest::{FeatureEntry, TargetEntry};
 use wavemill_schemas::rng::row_key;
 use wavemill_schemas::split::Split;
+use wavemill_schemas::text::counted;
 use wavemill_source::Source;
 use wavemill_sql::SqlError;
 use wavemill_sql::tensor::{TensorColumn, TensorType};
@@ -57,7 +58,10 @@ pub(super) fn section(
             continue;
         };
         let mean = mean_of(&of_class);
-        let note = format!("Mean of {} rows of the training split.", of_class.len());
+        let note = format!(
+            "Mean of {} of the training split.",
+            counted(of_class.len() as u64, "row")
+        );
         let map = heat_map(feature, first, mean.clone());
         means.push(Chart::new(name, note, Plot::HeatMap(map)));
 

@@ -134,7 +134,7 @@ fn by_year(answers: &Answers<'_>, column: &str, name: &str) -> Result<Option<Cha
     let earlier: u64 = by_year.range(..first).map(|(_, n)| n).sum();
     let years = first..=last;
     let counts = years.map(|year| by_year.get(&year).copied().unwrap_or(0));
-    let mut note = format!("{} tracks have no such date.", count(unknown));
+    let mut note = format!("Tracks without such a date: {}.", count(unknown));
     if earlier > 0 {
         note += &format!(" {} are from before {first}.", count(earlier));
     }

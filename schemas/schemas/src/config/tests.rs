@@ -58,18 +58,12 @@ fn an_unknown_key_is_answered_with_the_key_that_is_meant() {
             "optimizer=adam",
             "is a table: set one of its keys, such as optimizer.name=adam",
         ),
-        (
-            "optimizer.lr=fast",
-            "invalid type: string \"fast\", expected a number",
-        ),
+        ("optimizer.lr=fast", "must be a number, not \"fast\""),
         (
             "train.epochs=ten",
-            "invalid type: string \"ten\", expected a whole number, 0 or more",
+            "must be a whole number, 0 or more, not \"ten\"",
         ),
-        (
-            "model.channels=two",
-            "invalid type: string \"two\", expected a whole number",
-        ),
+        ("model.channels=two", "must be a whole number, not \"two\""),
         (
             "train.precision=f16",
             "`f16` is unknown (did you mean `bf16`?)",
@@ -283,7 +277,7 @@ fn only_the_invalid_set_argument_is_named() {
         .to_string();
     assert_eq!(
         error,
-        "--set optimizer.eps=small: invalid type: string \"small\", expected a number"
+        "--set optimizer.eps=small: must be a number, not \"small\""
     );
 }
 

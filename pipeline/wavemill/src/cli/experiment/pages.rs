@@ -11,6 +11,7 @@ use serde_json::json;
 use wavemill_pages::{Cell, Fact, Page, Part, Section, Table, count};
 use wavemill_schemas::durable::if_there;
 use wavemill_schemas::experiment::{Experiment, SplitKind};
+use wavemill_schemas::text::counted;
 use wavemill_store::Store;
 use wavemill_terminal::files::{require_replaceable, write_text};
 use wavemill_terminal::output::report;
@@ -172,7 +173,7 @@ fn facts(outcome: &Outcome) -> Vec<Fact> {
         Fact {
             name: "trainings".to_owned(),
             value: count(runs.len() as u64),
-            note: format!("on {} threads", outcome.threads),
+            note: format!("on {}", counted(outcome.threads, "thread")),
         },
         Fact {
             name: "stores".to_owned(),
