@@ -127,7 +127,7 @@ impl Store {
     ) -> Result<Option<Receipt>, StoreError> {
         self.pull_unlisted(&self.receipt_path(plan_id, feature, label))?;
         match self.receipt(plan_id, feature, label)? {
-            Some(receipt) if self.has_file(&receipt)? => Ok(Some(receipt)),
+            Some(receipt) if self.has_entry(&receipt.file)? => Ok(Some(receipt)),
             _ => Ok(None),
         }
     }
