@@ -277,14 +277,6 @@ impl Store {
         Ok(bytes.and_then(|bytes| from_sealed(&bytes).ok()))
     }
 
-    /// Reports whether any run has begun in this store.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`] if the receipts cannot be listed.
-    pub fn begun_any(&self) -> Result<bool, StoreError> {
-        Ok(!self.begun()?.is_empty())
-    }
-
     /// Removes a plan: first what workers read, then its receipts, so that no receipt ever names a missing file, then its
     /// data. Each removal is durable before the next one begins. `was_committed` is true for the plan of a version.
     pub(super) fn drop_plan(&self, plan_id: &str, was_committed: bool) -> Result<(), StoreError> {
