@@ -21,7 +21,6 @@ use wavemill_store::{Parent, Store, StoreError};
 pub use self::inputs::{ParentInput, inputs};
 pub(crate) use self::inputs::{input_keys, inputs_of_shards, seen_of_shards};
 pub use self::rejects::rejects;
-pub use self::rows::files_of;
 pub(crate) use self::rows::{ClipRows, RowIndex, row_index};
 pub(crate) use self::sides::kept_splits;
 pub(crate) use self::sides_file::{GivenSplits, read_sides, wrong_file};
