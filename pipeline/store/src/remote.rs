@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 
-use wavemill_reader::{Mirror, Purpose, RemoteError, StoreFolder, hash_file, leads_nowhere};
+use wavemill_reader::{Purpose, StoreFolder, hash_file, leads_nowhere};
 use wavemill_schemas::manifest::{FileEntry, Manifest, Receipt};
 
 use super::durable::{remove_file, write_renamed};
@@ -27,14 +27,6 @@ impl Store {
             folder: StoreFolder::find(place, purpose)?,
             ..Self::at(place)
         })
-    }
-
-    /// Runs `run` for a store in an object store.
-    fn if_remote(
-        &self,
-        run: impl FnOnce(&Mirror) -> Result<(), RemoteError>,
-    ) -> Result<(), StoreError> {
-        Ok(self.mirror().map_or(Ok(()), run)?)
     }
 
     /// Returns the name of a path in the store, relative to the store.
