@@ -15,7 +15,7 @@ use flate2::{Crc, Decompress, FlushDecompress, Status};
 use wavemill_reader::remote::Object;
 
 use super::bytes_at::{Ahead, BytesAt, Section, is_of_machine};
-use super::directory::u16_at;
+use super::directory::{crc32, u16_at};
 use super::split::{SizedFile, ZipFiles};
 use super::{SourceError, directory, make_room, split};
 
@@ -164,9 +164,7 @@ impl Archive {
             _ => return Err(self.unsupported(entry)),
         }
 
-        let mut crc = Crc::new();
-        crc.update(buffer);
-        if crc.sum() == entry.crc32 {
+        if crc32(buffer) == entry.crc32 {
             Ok(())
         } else {
             Err(damaged("CRC-32 differs from the directory's"))

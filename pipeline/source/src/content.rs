@@ -22,6 +22,12 @@ pub const CONTENT_BYTES_MAX: u64 = 4 << 30;
 /// Number of bytes that tell how a file is compressed.
 const MAGIC_BYTES: usize = 10;
 
+/// Marks after the first four bytes of a bzip2 file: the header of the first block, or the end of an empty file.
+const BZIP2_BLOCKS: [&[u8]; 2] = [
+    &[0x31, 0x41, 0x59, 0x26, 0x53, 0x59],
+    &[0x17, 0x72, 0x45, 0x38, 0x50, 0x90],
+];
+
 /// Copies of this process, by the file that was copied.
 static COPIES: Mutex<BTreeMap<Origin, File>> = Mutex::new(BTreeMap::new());
 
@@ -129,31 +135,9 @@ fn decompressed(mut file: impl Read + 'static) -> io::Result<(Box<dyn Read>, boo
     Ok(match magic[..] {
         [0x1F, 0x8B, ..] => (Box::new(MultiGzDecoder::new(whole)), true),
         [0x28, 0xB5, 0x2F, 0xFD, ..] => (Box::new(zstd::Decoder::with_buffer(whole)?), true),
-        // The header of the first block, or the end of an empty file.
-        [
-            b'B',
-            b'Z',
-            b'h',
-            b'1'..=b'9',
-            0x31,
-            0x41,
-            0x59,
-            0x26,
-            0x53,
-            0x59,
-        ]
-        | [
-            b'B',
-            b'Z',
-            b'h',
-            b'1'..=b'9',
-            0x17,
-            0x72,
-            0x45,
-            0x38,
-            0x50,
-            0x90,
-        ] => (Box::new(MultiBzDecoder::new(whole)), true),
+        [b'B', b'Z', b'h', b'1'..=b'9', ref block @ ..] if BZIP2_BLOCKS.contains(&block) => {
+            (Box::new(MultiBzDecoder::new(whole)), true)
+        }
         _ => (Box::new(whole), false),
     })
 }

@@ -429,7 +429,7 @@ fn unicode_name<'a>(name: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
     is_of_name.then(|| &value[5..])
 }
 
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = flate2::Crc::new();
     crc.update(bytes);
     crc.sum()

@@ -1,6 +1,6 @@
 //! Computes the differences between two versions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
@@ -186,36 +186,22 @@ fn compare(key: String, from: Option<&Value>, to: Option<&Value>, changes: &mut 
     if from == to {
         return;
     }
-    let (Some(old), Some(new)) = (from.and_then(named_parts), to.and_then(named_parts)) else {
-        changes.push(Change {
-            key,
-            from: from.cloned(),
-            to: to.cloned(),
-        });
-        return;
-    };
-    let [old, new] = [old, new].map(BTreeMap::from_iter);
-
-    let mut names: Vec<&str> = old.keys().chain(new.keys()).copied().collect();
-    names.sort_unstable();
-    names.dedup();
     let before = changes.len();
-    for name in names {
-        let child = if key.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{key}.{name}")
-        };
-        compare(
-            child,
-            old.get(name).copied(),
-            new.get(name).copied(),
-            changes,
-        );
+    if let (Some(old), Some(new)) = (from.and_then(named_parts), to.and_then(named_parts)) {
+        let [old, new] = [old, new].map(BTreeMap::from_iter);
+        let names: BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
+        for name in names {
+            let child = match key.as_str() {
+                "" => name.to_owned(),
+                key => format!("{key}.{name}"),
+            };
+            let [was, is] = [&old, &new].map(|parts| parts.get(name).copied());
+            compare(child, was, is, changes);
+        }
     }
 
+    // A value without named parts, or with equal parts in another order.
     if changes.len() == before {
-        // The other recipe contains the same sections in another order.
         changes.push(Change {
             key,
             from: from.cloned(),

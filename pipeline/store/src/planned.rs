@@ -324,13 +324,9 @@ fn planned_path(plan_id: &str) -> String {
 }
 
 fn damaged(path: PathBuf) -> StoreError {
-    StoreError::Damaged {
-        path,
-        problem:
-            "lost or damaged: repeat `wavemill plan` with the same options, which writes it again"
-                .to_owned(),
-        source: None,
-    }
+    let problem =
+        "lost or damaged: repeat `wavemill plan` with the same options, which writes it again";
+    StoreError::damaged(path, problem)
 }
 
 fn block_schema() -> SchemaRef {

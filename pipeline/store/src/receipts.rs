@@ -127,7 +127,7 @@ impl Store {
     ) -> Result<Option<Receipt>, StoreError> {
         self.pull_unlisted(&self.receipt_path(plan_id, feature, label))?;
         match self.receipt(plan_id, feature, label)? {
-            Some(receipt) if self.has_file(&receipt)? => Ok(Some(receipt)),
+            Some(receipt) if self.has_entry(&receipt.file)? => Ok(Some(receipt)),
             _ => Ok(None),
         }
     }
@@ -275,14 +275,6 @@ impl Store {
     pub(super) fn plan_record(&self, plan_id: &str) -> Result<Option<PlanRecord>, StoreError> {
         let bytes = read(&self.receipts_folder(plan_id).join(PLAN_FILE))?;
         Ok(bytes.and_then(|bytes| from_sealed(&bytes).ok()))
-    }
-
-    /// Reports whether any run has begun in this store.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`] if the receipts cannot be listed.
-    pub fn begun_any(&self) -> Result<bool, StoreError> {
-        Ok(!self.begun()?.is_empty())
     }
 
     /// Removes a plan: first what workers read, then its receipts, so that no receipt ever names a missing file, then its

@@ -37,10 +37,7 @@ impl Store {
 
     /// Copies the receipts of all plans, and keeps those that were not sent yet.
     pub fn pull_receipts(&self) -> Result<(), StoreError> {
-        match self.mirror() {
-            Some(mirror) => Ok(mirror.pull(RECEIPTS_FOLDER)?),
-            None => Ok(()),
-        }
+        self.if_remote(|mirror| mirror.pull(RECEIPTS_FOLDER))
     }
 
     /// Makes the copies of all receipts equal to the objects. The caller must hold the store's exclusive lock.
@@ -56,10 +53,7 @@ impl Store {
 
     /// Makes the copies of the files of a folder equal to the objects.
     fn equalize(&self, folder: &str) -> Result<(), StoreError> {
-        match self.mirror() {
-            Some(mirror) => Ok(mirror.equalize(folder)?),
-            None => Ok(()),
-        }
+        self.if_remote(|mirror| mirror.equalize(folder))
     }
 
     /// Makes the copies of the records of runs equal to the objects.
@@ -79,13 +73,12 @@ impl Store {
 
     /// Lists the sizes of the files of a plan, which are then not asked for one by one.
     pub fn list_sizes(&self, plan_id: &str) -> Result<(), StoreError> {
-        let Some(mirror) = self.mirror() else {
-            return Ok(());
-        };
-        let found = mirror.remote().list(&format!("data/{plan_id}"))?;
-        let sizes = found.into_iter().map(|found| (found.name, found.bytes));
-        self.listed().sizes.extend(sizes);
-        Ok(())
+        self.if_remote(|mirror| {
+            let found = mirror.remote().list(&format!("data/{plan_id}"))?;
+            let sizes = found.into_iter().map(|found| (found.name, found.bytes));
+            self.listed().sizes.extend(sizes);
+            Ok(())
+        })
     }
 
     fn listed(&self) -> MutexGuard<'_, Listed> {
@@ -111,18 +104,12 @@ impl Store {
 
     /// Removes the copies of a plan's files that are not those in the object store now.
     pub(super) fn forget_changed(&self, plan_id: &str) -> Result<(), StoreError> {
-        match self.mirror() {
-            Some(mirror) => Ok(mirror.forget_changed(&format!("data/{plan_id}"))?),
-            None => Ok(()),
-        }
+        self.if_remote(|mirror| mirror.forget_changed(&format!("data/{plan_id}")))
     }
 
     /// Copies a file that other processes write, or removes the copy of a file that does not exist.
     pub(super) fn pull_file(&self, path: &Path) -> Result<(), StoreError> {
-        match self.mirror() {
-            Some(mirror) => Ok(mirror.pull_files(&[self.name_in_store(path)])?),
-            None => Ok(()),
-        }
+        self.if_remote(|mirror| mirror.pull_files(&[self.name_in_store(path)]))
     }
 
     /// Copies a receipt, unless all receipts of its plan were copied by [`Store::pull_plan`].
@@ -136,25 +123,21 @@ impl Store {
 
     /// Sends files that were written.
     pub fn send(&self, paths: impl IntoIterator<Item = PathBuf>) -> Result<(), StoreError> {
-        let Some(mirror) = self.mirror() else {
-            return Ok(());
-        };
         let files = paths.into_iter().map(|path| {
             let name = self.name_in_store(&path);
             (path, name)
         });
-        Ok(mirror.remote().upload(files.collect())?)
+        self.if_remote(|mirror| mirror.remote().upload(files.collect()))
     }
 
     /// Sends a small file before its local copy is written: another process that opens the store may replace the copy
     /// by the object at any time.
     pub(super) fn send_text(&self, path: &Path, text: &str) -> Result<(), StoreError> {
-        let Some(mirror) = self.mirror() else {
-            return Ok(());
-        };
-        let name = self.name_in_store(path);
-        mirror.remote().put(&name, text.into())?;
-        Ok(mirror.remote().require_written(&name, text.as_bytes())?)
+        self.if_remote(|mirror| {
+            let name = self.name_in_store(path);
+            mirror.remote().put(&name, text.into())?;
+            mirror.remote().require_written(&name, text.as_bytes())
+        })
     }
 
     /// Checks that the server of an object store never replaces an object that it should create, such as a manifest.
@@ -162,10 +145,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Remote`] if it would.
     pub fn require_conditional_writes(&self) -> Result<(), StoreError> {
-        match self.mirror() {
-            Some(mirror) => Ok(mirror.remote().require_conditional_writes()?),
-            None => Ok(()),
-        }
+        self.if_remote(|mirror| mirror.remote().require_conditional_writes())
     }
 
     /// Sends those of the tables `entries` that are on this machine. The others were sent by the machine that planned.
@@ -196,20 +176,16 @@ impl Store {
 
     /// Removes objects below a folder.
     pub(super) fn remove_objects(&self, folder: &Path) -> Result<(), StoreError> {
-        let Some(mirror) = self.mirror() else {
-            return Ok(());
-        };
-        let found = mirror.remote().list(&self.name_in_store(folder))?;
-        let names: Vec<String> = found.into_iter().map(|found| found.name).collect();
-        Ok(mirror.remote().delete(&names)?)
+        self.if_remote(|mirror| {
+            let found = mirror.remote().list(&self.name_in_store(folder))?;
+            let names: Vec<String> = found.into_iter().map(|found| found.name).collect();
+            mirror.remote().delete(&names)
+        })
     }
 
     /// Removes one object.
     pub(super) fn remove_object(&self, path: &Path) -> Result<(), StoreError> {
-        match self.mirror() {
-            Some(mirror) => Ok(mirror.remote().delete(&[self.name_in_store(path)])?),
-            None => Ok(()),
-        }
+        self.if_remote(|mirror| mirror.remote().delete(&[self.name_in_store(path)]))
     }
 
     /// Copies a file again whose local copy has other content than the object should have. Returns false for a store on
@@ -363,7 +339,10 @@ impl Store {
             return Ok(None);
         };
         self.send_tables(&manifest.files)?;
-        self.require_objects(manifest)?;
+        // The sizes that are known may be of files that were removed since.
+        self.listed().sizes.clear();
+        let problem = "not sent, or removed: repeat the command, which writes it again";
+        self.require_files(manifest, problem)?;
         let name = self.name_in_store(&self.manifest_path(version));
         let is_ours = mirror.remote().put_absent(&name, text.into())?;
         if is_ours {
@@ -371,23 +350,6 @@ impl Store {
         }
         self.refresh()?;
         Ok(Some(is_ours))
-    }
-
-    /// Checks that every file of a manifest is in the object store.
-    fn require_objects(&self, manifest: &Manifest) -> Result<(), StoreError> {
-        self.listed().sizes.clear();
-        self.list_sizes(&manifest.plan_id)?;
-        for entry in &manifest.files {
-            if self.has_object(entry)? == Some(false) {
-                return Err(StoreError::Damaged {
-                    path: self.place().join(&entry.path),
-                    problem: "not sent, or removed: repeat the command, which writes it again"
-                        .to_owned(),
-                    source: None,
-                });
-            }
-        }
-        Ok(())
     }
 }
 

@@ -101,7 +101,9 @@ impl Store {
                 true
             };
             if clips.is_empty() && is_sound {
-                self.require_files(manifest)?;
+                let problem = "lost or damaged: `wavemill verify` names every such file; --new-version computes them \
+                               again";
+                self.require_files(manifest, problem)?;
                 return Ok(Decision::NothingToDo(latest, Box::new(manifest.clone())));
             }
             changed.push(format!("audio of {} changed", name_few(&clips)));
@@ -122,19 +124,18 @@ impl Store {
         Ok(Decision::Go { identity })
     }
 
-    /// Checks the length of every file. This is less than `verify` does but enough not to call a damaged store
-    /// complete.
-    fn require_files(&self, manifest: &Manifest) -> Result<(), StoreError> {
+    /// Checks the length of every file, and reports `problem` of the first one that is wrong. This is less than `verify`
+    /// does but enough not to call a damaged store complete.
+    pub(super) fn require_files(
+        &self,
+        manifest: &Manifest,
+        problem: &str,
+    ) -> Result<(), StoreError> {
         self.list_sizes(&manifest.plan_id)?;
         for entry in &manifest.files {
             if !self.has_entry(entry)? {
-                return Err(StoreError::Damaged {
-                    path: self.place().join(&entry.path),
-                    problem: "lost or damaged: `wavemill verify` names every such file; --new-version computes them \
-                              again"
-                        .to_owned(),
-                    source: None,
-                });
+                let path = self.place().join(&entry.path);
+                return Err(StoreError::damaged(path, problem));
             }
         }
         Ok(())
@@ -231,12 +232,8 @@ impl Store {
         Ok(self.sound_file(&receipt.file)?.is_some())
     }
 
-    /// Reports whether the file of a receipt exists with the right length, without reading it.
-    pub(crate) fn has_file(&self, receipt: &Receipt) -> Result<bool, StoreError> {
-        self.has_entry(&receipt.file)
-    }
-
-    fn has_entry(&self, entry: &FileEntry) -> Result<bool, StoreError> {
+    /// Reports whether a file exists with the right length, without reading it.
+    pub(crate) fn has_entry(&self, entry: &FileEntry) -> Result<bool, StoreError> {
         if let Some(is_there) = self.has_object(entry)? {
             return Ok(is_there);
         }

@@ -111,10 +111,15 @@ impl StoreFolder {
 
     /// Copies the manifests and tags again that an object store has now.
     pub fn refresh(&self) -> Result<(), StoreError> {
-        match &self.mirror {
-            Some(mirror) => Ok(mirror.refresh()?),
-            None => Ok(()),
-        }
+        self.if_remote(Mirror::refresh)
+    }
+
+    /// Runs `run` for a store in an object store.
+    pub fn if_remote(
+        &self,
+        run: impl FnOnce(&Mirror) -> Result<(), RemoteError>,
+    ) -> Result<(), StoreError> {
+        Ok(self.mirror().map_or(Ok(()), run)?)
     }
 
     /// Creates a handle for a store on this machine that may not exist yet.

@@ -39,18 +39,12 @@ impl StoreFolder {
     /// # Errors
     /// [`StoreError::Remote`] if a file cannot be copied or differs from its entry.
     pub fn fetch(&self, entries: &[&FileEntry]) -> Result<(), StoreError> {
-        match &self.mirror {
-            Some(mirror) => Ok(mirror.fetch(entries)?),
-            None => Ok(()),
-        }
+        self.if_remote(|mirror| mirror.fetch(entries))
     }
 
     /// Copies files as [`StoreFolder::fetch`] does, as long as there is room to spare.
     pub fn fetch_spare(&self, entries: &[&FileEntry]) -> Result<(), StoreError> {
-        match &self.mirror {
-            Some(mirror) => Ok(mirror.fetch_spare(entries)?),
-            None => Ok(()),
-        }
+        self.if_remote(|mirror| mirror.fetch_spare(entries))
     }
 
     /// Checks that every file of a manifest is inside the store.

@@ -75,11 +75,6 @@ impl Input {
         )))
     }
 
-    /// Returns the source of the clips' files. Drops rows that no catalog shares.
-    pub(crate) fn into_source(self) -> Box<dyn Source> {
-        self.source
-    }
-
     /// Returns the size of a clip's file in bytes; `None` if there is no file.
     pub(crate) fn audio_bytes(&self, clip_key: &str) -> Option<u64> {
         self.source.index().get(clip_key).map(|id| id.bytes)

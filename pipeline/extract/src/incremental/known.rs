@@ -18,13 +18,6 @@ pub(crate) struct KnownInputs {
 }
 
 impl KnownInputs {
-    /// Creates known inputs from the results of a pass over all files.
-    pub(crate) fn from_contents(contents: &FileContents, audio: &AudioIndex) -> Self {
-        let mut known = Self::default();
-        known.learn(contents, audio);
-        known
-    }
-
     /// Returns the contents of a clip's file; `None` if the file's current state has not been read.
     pub(crate) fn get(&self, clip_key: &str) -> Option<&InputSeen> {
         self.by_clip.get(clip_key)
@@ -88,7 +81,8 @@ impl KnownInputs {
         Ok(())
     }
 
-    fn learn(&mut self, contents: &FileContents, audio: &AudioIndex) {
+    /// Adds the results of a pass over files.
+    pub(crate) fn learn(&mut self, contents: &FileContents, audio: &AudioIndex) {
         for (clip_key, content) in contents {
             let id = audio.get(clip_key).copied();
             let seen = match content {

@@ -451,11 +451,10 @@ pub(crate) fn passes<'a>(
         }
     }
 
-    let mut passes = Vec::with_capacity(by_features.len());
-    for (features, todo) in by_features {
-        passes.push(Pass { features, todo });
-    }
-    passes
+    by_features
+        .into_iter()
+        .map(|(features, todo)| Pass { features, todo })
+        .collect()
 }
 
 #[cfg(test)]

@@ -104,8 +104,7 @@ impl<'a> ParentRows<'a> {
         self.indexed.clone_from(&feature.name);
 
         // A file's place in this list is the number of its shard.
-        let files = parent::files_of(self.parent, &feature.name);
-        let files = files.into_iter().enumerate();
+        let files = self.parent.manifest.files_of(&feature.name).enumerate();
         let is_needed = |file: &(usize, &FileEntry)| self.shards.label_of(file.1).is_some();
         let mut files: Vec<(usize, &FileEntry)> = files.filter(is_needed).collect();
         let damaged = self.damaged_files(&files, threads)?;
@@ -229,9 +228,9 @@ impl<'a> ParentRows<'a> {
     ) -> Result<Damaged, StoreError> {
         let of_features: Vec<Vec<&FileEntry>> = kept
             .iter()
-            .map(|entry| parent::files_of(self.parent, &entry.name))
+            .map(|entry| self.parent.manifest.files_of(&entry.name).collect())
             .collect();
-        let indexed = parent::files_of(self.parent, &self.indexed);
+        let indexed: Vec<&FileEntry> = self.parent.manifest.files_of(&self.indexed).collect();
 
         let mut wanted = BTreeSet::new();
         for clip in taken.clips.values() {

@@ -98,8 +98,7 @@ impl Model {
         let source = Source::from_args(args);
         let shape = float_shape(input.dtype(), "input", input.name())?;
         let window = window(&shape, source, args.window, row)?;
-        let dims = source.dims(window);
-        let layout = Layout::new(&shape, &dims)?;
+        let (dims, has_batch) = input_dims(&shape, &source.dims(window))?;
         let input = input.name().to_owned();
         let selector = OutputSelector::no_default().with(output);
         let options = RunOptions::new().map_err(load_error)?;
@@ -107,8 +106,8 @@ impl Model {
         let mut model = Self {
             session: Mutex::new((session, options.with_outputs(selector))),
             input,
-            dims: layout.dims,
-            has_batch: layout.has_batch,
+            dims,
+            has_batch,
             sizes: ModelSizes::default(),
             output_dims: [0; 3],
             output_shape: Vec::new(),
@@ -354,37 +353,26 @@ fn window(
     }
 }
 
-/// Position of a window in a model's input.
-struct Layout {
-    dims: Vec<usize>,
-    has_batch: bool,
-}
-
-impl Layout {
-    /// Compares the model's input with the dimensions of a window. In front of these, it may have an axis for a batch, and
-    /// behind that one of channels of size 1.
-    fn new(shape: &[i64], window: &[usize]) -> Result<Self, TensorError> {
-        let n_front = shape.len().saturating_sub(window.len());
-        let ones = std::iter::repeat_n(1, n_front);
-        let dims: Vec<usize> = ones.chain(window.iter().copied()).collect();
-        let fits = |(&wanted, &dim): (&i64, &usize)| wanted < 0 || wanted == dim as i64;
-        let is_fit = n_front <= 2 && dims.len() == shape.len() && shape.iter().zip(&dims).all(fits);
-        if is_fit {
-            return Ok(Self {
-                dims,
-                has_batch: n_front > 0,
-            });
-        }
-
-        let window: Vec<String> = window.iter().map(ToString::to_string).collect();
-        let window = window.join(", ");
-        let problem = format!(
-            "its input has the shape {}, and a window [{window}]; allowed: [{window}], [batch, {window}], [batch, 1, {window}], \
-             where the batch is dynamic or 1",
-            shown(shape)
-        );
-        Err(Fault::new("model", problem).into())
+/// Compares the model's input with the dimensions of a window. In front of these, it may have an axis for a batch, and
+/// behind that one of channels of size 1. Returns the dimensions with these axes, and whether there are any.
+fn input_dims(shape: &[i64], window: &[usize]) -> Result<(Vec<usize>, bool), TensorError> {
+    let n_front = shape.len().saturating_sub(window.len());
+    let ones = std::iter::repeat_n(1, n_front);
+    let dims: Vec<usize> = ones.chain(window.iter().copied()).collect();
+    let fits = |(&wanted, &dim): (&i64, &usize)| wanted < 0 || wanted == dim as i64;
+    let is_fit = n_front <= 2 && dims.len() == shape.len() && shape.iter().zip(&dims).all(fits);
+    if is_fit {
+        return Ok((dims, n_front > 0));
     }
+
+    let window: Vec<String> = window.iter().map(ToString::to_string).collect();
+    let window = window.join(", ");
+    let problem = format!(
+        "its input has the shape {}, and a window [{window}]; allowed: [{window}], [batch, {window}], [batch, 1, {window}], \
+         where the batch is dynamic or 1",
+        shown(shape)
+    );
+    Err(Fault::new("model", problem).into())
 }
 
 fn shown(shape: &[i64]) -> String {

@@ -97,11 +97,15 @@ impl PlannedVersion {
         store.remove_claims(plan_id)
     }
 
-    /// Reads a stored plan.
-    pub(super) fn read(store: &Store, plan_id: &str) -> Result<Self, StoreError> {
+    /// Completes a stored plan whose `work` was read.
+    pub(super) fn read(
+        store: &Store,
+        plan_id: &str,
+        work: PlannedWork,
+    ) -> Result<Self, StoreError> {
         Ok(Self {
             plan_id: plan_id.to_owned(),
-            work: PlannedWork::read(store, plan_id)?,
+            work,
             commit: store.planned(plan_id, COMMIT_FILE)?,
         })
     }

@@ -109,7 +109,7 @@ pub(super) fn prepare<'a>(
         known,
         files,
         // The rows are not split again, so only the source is kept.
-        source: input.into_source(),
+        source: input.source,
         sides,
         limits,
         identity,

@@ -77,7 +77,7 @@ impl RunRecord {
 
     /// Adds the last line to the record of a run that was interrupted or failed. An error about too many rejects then
     /// refers to this record, which lists them; other errors are returned unchanged.
-    pub(super) fn failed(self, error: ExtractError, warnings: &[String]) -> ExtractError {
+    pub(super) fn failed(self, mut error: ExtractError, warnings: &[String]) -> ExtractError {
         let outcome = match error.kind() {
             Kind::Interrupted => "interrupted",
             _ => "failed",
@@ -94,11 +94,6 @@ impl RunRecord {
         if is_written {
             let _ = self.store.send([self.path.clone()]);
         }
-        self.listing_rejects(error, is_written)
-    }
-
-    /// Adds the path of this record to an error about too many rejects, if the rejects were written to the record.
-    fn listing_rejects(self, mut error: ExtractError, is_written: bool) -> ExtractError {
         if let ExtractError::TooManyRejects { list, .. } = &mut error {
             *list = is_written.then_some(self.path);
         }

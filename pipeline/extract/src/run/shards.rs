@@ -155,7 +155,6 @@ impl ShardRun<'_> {
     ) -> Result<(), ExtractError> {
         let features = self.plan.features.only(&pass.features);
         let targets = &self.plan.targets;
-        let class_sizes: Vec<usize> = targets.iter().map(|t| t.classes.len()).collect();
 
         let work = Work {
             clips: self.clips,
@@ -166,7 +165,6 @@ impl ShardRun<'_> {
             taken,
             source: self.source,
             features: &features,
-            class_sizes: &class_sizes,
             formats: &features.formats(targets, &self.plan.recipe.shards)?,
             stop: &self.monitor.progress.stop,
             counters: &self.monitor.counters,

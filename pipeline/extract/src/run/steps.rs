@@ -234,21 +234,22 @@ pub fn work<E: From<ExtractError>>(
     monitor: &RunMonitor,
 ) -> Result<WorkReport, E> {
     let store = Store::find(&job.store, Purpose::Writing).map_err(ExtractError::from)?;
-    let found = open_plan(&store, job, monitor)?;
-    let Found::Open(open, _lock) = found else {
+    let (found, _lock) = find(&store, &job.plan_id, Access::Shared, job.lock_wait, monitor)?;
+    let Found::Open(open) = found else {
         store.settle_manifests().map_err(ExtractError::from)?;
         return Ok(WorkReport {
             committed: true,
             ..WorkReport::default()
         });
     };
-    let settings = settings(&open.plan.recipe)?;
+    let (work, parent) = *open;
+    let settings = settings(&work.recipe)?;
 
     let part = StoredPart {
         job,
         store: &store,
-        work: &open.plan,
-        parent: open.parent.as_ref(),
+        work: &work,
+        parent: parent.as_ref(),
         monitor,
     };
     match part.write_recorded(&settings) {
@@ -258,23 +259,6 @@ pub fn work<E: From<ExtractError>>(
         }),
         report => Ok(report?),
     }
-}
-
-/// Takes the shared lock and reads the plan.
-fn open_plan(
-    store: &Store,
-    job: &WorkJob,
-    monitor: &RunMonitor,
-) -> Result<Found<PlannedWork>, ExtractError> {
-    store.require_folder()?;
-    let lock = take_lock(store, Access::Shared, job.lock_wait, &monitor.progress)?;
-    Ok(find(
-        store,
-        &job.plan_id,
-        lock,
-        PlannedWork::read,
-        |work| work,
-    )?)
 }
 
 /// A part of a stored plan that a worker writes.
@@ -472,28 +456,19 @@ pub fn commit(
     monitor: &RunMonitor,
 ) -> Result<Report, ExtractError> {
     let store = Store::find(root, Purpose::Writing)?;
-    store.require_folder()?;
-
     // No worker runs during the commit, so that none replaces a file of the version.
-    let lock = take_lock(
-        &store,
-        Access::Exclusive,
-        settings.lock_wait,
-        &monitor.progress,
-    )?;
-    let found = find(&store, plan_id, lock, PlannedVersion::read, |planned| {
-        &planned.work
-    })?;
-    let (open, _lock) = match found {
-        Found::Open(open, lock) => (open, lock),
-        Found::Committed(version, manifest, _lock) => {
+    let access = Access::Exclusive;
+    let (found, _lock) = find(&store, plan_id, access, settings.lock_wait, monitor)?;
+    let open = match found {
+        Found::Open(open) => *open,
+        Found::Committed(version, manifest) => {
             store.settle_manifests()?;
             store.remove_committed_plan(plan_id)?;
             return Ok(Report::nothing_to_do(version, *manifest, Vec::new()));
         }
     };
 
-    match commit_open(&store, &open, settings, monitor) {
+    match commit_open(&store, plan_id, open, settings, monitor) {
         Err(error) => match committed_elsewhere(&store, plan_id) {
             Some((version, manifest)) => Ok(Report::nothing_to_do(version, manifest, Vec::new())),
             None => Err(error),
@@ -505,14 +480,14 @@ pub fn commit(
 /// Commits a stored plan that is not committed yet.
 fn commit_open(
     store: &Store,
-    open: &OpenPlan<PlannedVersion>,
+    plan_id: &str,
+    (work, parent): (PlannedWork, Option<Parent>),
     settings: &Settings,
     monitor: &RunMonitor,
 ) -> Result<Report, ExtractError> {
-    let OpenPlan { plan, parent } = open;
-    let plan_id = &plan.plan_id;
+    let plan = PlannedVersion::read(store, plan_id, work)?;
     store.pull_plan(plan_id)?;
-    let finished = checked_shards(store, plan).map_err(|error| plan_again(store, error))?;
+    let finished = checked_shards(store, &plan).map_err(|error| plan_again(store, error))?;
     if let Err(unfinished) = require_finished(&finished, plan.work.shards) {
         // Workers have to look at shards again whose receipts were removed.
         store.remove_claims(plan_id)?;
@@ -520,7 +495,7 @@ fn commit_open(
     }
 
     let record = RunRecord::begin(store, plan_id, settings.threads)?;
-    let mut report = match committing::commit(store, parent.as_ref(), plan, &finished, monitor) {
+    let mut report = match committing::commit(store, parent.as_ref(), &plan, &finished, monitor) {
         Ok(report) => report,
         Err(error) => return Err(record.failed(error, &[])),
     };
@@ -617,58 +592,53 @@ fn format_places(places: &[usize]) -> String {
     shown.join(", ") + more
 }
 
-/// A stored plan, as found by a worker or a commit, with the store's lock.
-enum Found<T> {
-    /// The plan can be committed.
-    Open(Box<OpenPlan<T>>, Lock),
+/// A stored plan, as found by a worker or a commit.
+enum Found {
+    /// The plan can be committed after the latest version, which is `None` in a new store.
+    Open(Box<(PlannedWork, Option<Parent>)>),
     /// The plan is committed as this version.
-    Committed(u64, Box<Manifest>, Lock),
+    Committed(u64, Box<Manifest>),
 }
 
-struct OpenPlan<T> {
-    plan: T,
-    /// The latest version; `None` in a new store.
-    parent: Option<Parent>,
-}
-
-/// Reads a stored plan with `read`, under the store's lock.
+/// Takes the store's lock and reads a stored plan.
 ///
 /// # Errors
 /// [`StoreError::Absent`] if there is no such plan; [`StoreError::other_plan`] if another version was committed in the
 /// meantime, so that the plan can never be committed.
-fn find<T>(
+fn find(
     store: &Store,
     plan_id: &str,
-    lock: Lock,
-    read: impl FnOnce(&Store, &str) -> Result<T, StoreError>,
-    work_of: impl FnOnce(&T) -> &PlannedWork,
-) -> Result<Found<T>, StoreError> {
+    access: Access,
+    wait: Duration,
+    monitor: &RunMonitor,
+) -> Result<(Found, Lock), ExtractError> {
+    store.require_folder()?;
+    let lock = take_lock(store, access, wait, &monitor.progress)?;
     store.require_no_links(Some(plan_id))?;
     let latest = store.latest()?;
-    let plan = match read(store, plan_id) {
+    let work = match PlannedWork::read(store, plan_id) {
         Err(error @ StoreError::Absent { .. }) => {
             // The commit removes the stored plan, also that of another machine since the versions were listed.
             store.refresh()?;
             let (version, manifest) = committed(store, plan_id)?.ok_or(error)?;
-            return Ok(Found::Committed(version, Box::new(manifest), lock));
+            return Ok((Found::Committed(version, Box::new(manifest)), lock));
         }
         read => read?,
     };
 
     let hash = latest.as_ref().map(|latest| &latest.hash);
-    if hash == work_of(&plan).identity.parent.as_ref() {
-        let parent = latest;
-        return Ok(Found::Open(Box::new(OpenPlan { plan, parent }), lock));
+    if hash == work.identity.parent.as_ref() {
+        return Ok((Found::Open(Box::new((work, latest))), lock));
     }
     if let Some((version, manifest)) = committed(store, plan_id)? {
-        return Ok(Found::Committed(version, Box::new(manifest), lock));
+        return Ok((Found::Committed(version, Box::new(manifest)), lock));
     }
     let version = latest.map_or(0, |latest| latest.version);
     let problem = format!(
         "version {version} was committed after plan {plan_id} was made, so that this plan can no longer be committed: \
          plan again"
     );
-    Err(StoreError::other_plan(store.place(), problem))
+    Err(StoreError::other_plan(store.place(), problem).into())
 }
 
 /// Returns the version that was made by a plan, if it is committed.

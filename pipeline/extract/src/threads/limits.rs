@@ -30,8 +30,6 @@ pub struct Limits {
     pub kept_bytes: usize,
     /// Limit for the total size of free PCM buffers.
     pub spare_pcm_bytes: u64,
-    /// Maximum number of rows in a row group.
-    pub row_group_rows: usize,
     /// Number of planned clips.
     pub planned: u64,
     /// Maximum fraction of planned clips that may be rejected.
@@ -87,7 +85,6 @@ impl Limits {
             encode_bytes: settings.encode_bytes(),
             kept_bytes: settings.kept_bytes(),
             spare_pcm_bytes: settings.spare_pcm_bytes(),
-            row_group_rows,
             planned,
             reject_fraction: settings.reject_fraction(planned),
         })

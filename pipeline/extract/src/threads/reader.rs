@@ -195,48 +195,30 @@ impl<'a> Reader<'a> {
         }
 
         let failure = self.read_file(&ticket, &mut bytes)?;
-        if self.work.features.is_closed() {
+        let features = self.work.features;
+        let (longest_s, failure) = match failure {
             // The decoder stops at `duration_s` anyway. Memory that is reserved but not used costs nothing, unless a
             // device's driver locks it, so only then is the claimed length needed.
-            let longest_s = if self.work.features.is_batched() {
-                claimed_s(&bytes)
-            } else {
-                f64::INFINITY
-            };
-            return Ok(ClipBytes {
-                ticket,
-                bytes,
-                longest_s,
-                failure,
-                permit,
-            });
-        }
-
-        if self.work.features.is_of_images() {
-            return self.let_in(ClipBytes {
-                ticket,
-                bytes,
-                longest_s: 0.0,
-                failure,
-                permit,
-            });
-        }
-
-        let length = match failure {
-            Some(reject) => ClipLength::Rejected(reject),
-            None => self.longest_s(&mut ticket, &bytes)?,
+            failure if features.is_closed() && !features.is_batched() => (f64::INFINITY, failure),
+            failure if features.is_closed() => (claimed_s(&bytes), failure),
+            None if !features.is_of_images() => match self.longest_s(&mut ticket, &bytes)? {
+                ClipLength::AtMost(longest_s) => (longest_s, None),
+                ClipLength::Rejected(reject) => (0.0, Some(reject)),
+            },
+            failure => (0.0, failure),
         };
-        let (longest_s, failure) = match length {
-            ClipLength::AtMost(longest_s) => (longest_s, None),
-            ClipLength::Rejected(reject) => (0.0, Some(reject)),
-        };
-        self.let_in(ClipBytes {
+
+        let clip = ClipBytes {
             ticket,
             bytes,
             longest_s,
             failure,
             permit,
-        })
+        };
+        match features.is_closed() {
+            true => Ok(clip),
+            false => self.let_in(clip),
+        }
     }
 
     /// Waits until there is memory for all processing of a clip whose file was read.

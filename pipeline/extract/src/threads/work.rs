@@ -28,8 +28,6 @@ pub struct Work<'a> {
     pub source: &'a dyn Source,
     /// Plan of the features to compute.
     pub features: &'a FeaturePlan,
-    /// Number of classes of each target.
-    pub class_sizes: &'a [usize],
     /// Format of each feature's files.
     pub formats: &'a [Format],
     /// Set to stop the run: no further clips are read then.

@@ -30,7 +30,10 @@ const TABLE_ROW_GROUP_ROWS: usize = 65_536;
 /// A Parquet file under its temporary name. Dropping it unfinished removes the file.
 pub(super) struct ParquetFile {
     writer: SerializedFileWriter<BufWriter<HashingFile>>,
-    place: FileTarget,
+    /// Path relative to the store's root.
+    relative: String,
+    path: PathBuf,
+    temporary: TemporaryPath,
     /// Number of rows of each row group that is in the file.
     row_groups: Vec<u64>,
 }
@@ -46,15 +49,27 @@ impl ParquetFile {
         schema: &SchemaRef,
         properties: WriterProperties,
     ) -> Result<Self, StoreError> {
-        let place = FileTarget::create(root, relative)?;
-        let hashing = place.open()?;
+        let path = root.join(&relative);
+        durable::make_folder(path.parent().unwrap_or(root))?;
+        let temporary = durable::temporary_beside(&path);
+        let created = File::create(&*temporary);
+        let hashing = HashingFile {
+            file: created.map_err(StoreError::io_at(&temporary, "create"))?,
+            hasher: blake3::Hasher::new(),
+            bytes: 0,
+            footer: None,
+        };
+
+        let buffered = BufWriter::with_capacity(WRITE_BUFFER_BYTES, hashing);
         // Arrow's writer adds the Arrow schema to the file. Row groups arrive encoded, so only the raw writer is kept.
-        let writer = ArrowWriter::try_new(hashing, Arc::clone(schema), Some(properties))
+        let (writer, _) = ArrowWriter::try_new(buffered, Arc::clone(schema), Some(properties))
             .and_then(ArrowWriter::into_serialized_writer)
-            .map_err(|source| place.failed(0, source))?;
+            .map_err(|source| failed(&path, 0, source))?;
         Ok(Self {
-            writer: writer.0,
-            place,
+            writer,
+            relative,
+            path,
+            temporary,
             row_groups: Vec::new(),
         })
     }
@@ -87,7 +102,7 @@ impl ParquetFile {
 
     /// Creates the error for a failure in the file's next row group.
     fn failed(&self, source: ParquetError) -> StoreError {
-        self.place.failed(self.row_groups.len(), source)
+        failed(&self.path, self.row_groups.len(), source)
     }
 
     /// Completes the file, syncs it and renames it to its final path. The returned entry lacks the name of its feature
@@ -98,15 +113,37 @@ impl ParquetFile {
     pub(super) fn finish(self) -> Result<FileEntry, StoreError> {
         let Self {
             writer,
-            place,
+            relative,
+            path,
+            temporary,
             row_groups,
         } = self;
-        let hashing =
-            with_footer(writer).map_err(|source| place.failed(row_groups.len(), source))?;
-        let mut entry = place.finish(hashing)?;
-        entry.rows = row_groups.iter().sum();
-        entry.row_groups = row_groups;
-        Ok(entry)
+        let writer =
+            with_footer(writer).map_err(|source| failed(&path, row_groups.len(), source))?;
+        let hashing = writer
+            .into_inner()
+            .map_err(IntoInnerError::into_error)
+            .map_err(StoreError::io_at(&temporary, "write"))?;
+        let synced = hashing.file.sync_all();
+        synced.map_err(StoreError::io_at(&temporary, "sync"))?;
+
+        // A file with its final name is complete: its bytes are synced before the rename, and the folder after it.
+        fail_point!("shard-before-rename");
+        durable::rename(&temporary, &path)?;
+        Ok(FileEntry {
+            table: None,
+            feature: None,
+            split: None,
+            path: relative,
+            rows: row_groups.iter().sum(),
+            bytes: hashing.bytes,
+            blake3: hashing.hasher.finalize().to_hex().to_string(),
+            row_groups,
+            footer: hashing.footer.map(|(offset, hasher)| FooterEntry {
+                offset,
+                blake3: hasher.finalize().to_hex().to_string(),
+            }),
+        })
     }
 }
 
@@ -221,49 +258,9 @@ fn with_footer(
     writer.into_inner()
 }
 
-/// The final path and the temporary path of a file.
-struct FileTarget {
-    relative: String,
-    path: PathBuf,
-    temporary: TemporaryPath,
-}
-
-impl FileTarget {
-    fn create(root: &Path, relative: String) -> Result<Self, StoreError> {
-        let path = root.join(&relative);
-        durable::make_folder(path.parent().unwrap_or(root))?;
-        Ok(Self {
-            relative,
-            temporary: durable::temporary_beside(&path),
-            path,
-        })
-    }
-
-    fn open(&self) -> Result<BufWriter<HashingFile>, StoreError> {
-        let created = File::create(&*self.temporary);
-        let file = created.map_err(StoreError::io_at(&self.temporary, "create"))?;
-        let hashing = HashingFile::new(file);
-        Ok(BufWriter::with_capacity(WRITE_BUFFER_BYTES, hashing))
-    }
-
-    fn failed(&self, row_group: usize, source: ParquetError) -> StoreError {
-        let path = self.path.display();
-        StoreError::rows(format!("{path}: cannot write row group {row_group}"))(source)
-    }
-
-    fn finish(&self, writer: BufWriter<HashingFile>) -> Result<FileEntry, StoreError> {
-        let hashing = writer
-            .into_inner()
-            .map_err(IntoInnerError::into_error)
-            .map_err(StoreError::io_at(&self.temporary, "write"))?;
-        let synced = hashing.file.sync_all();
-        synced.map_err(StoreError::io_at(&self.temporary, "sync"))?;
-
-        // A file with its final name is complete: its bytes are synced before the rename, and the folder after it.
-        fail_point!("shard-before-rename");
-        durable::rename(&self.temporary, &self.path)?;
-        Ok(hashing.entry(self.relative.clone()))
-    }
+fn failed(path: &Path, row_group: usize, source: ParquetError) -> StoreError {
+    let path = path.display();
+    StoreError::rows(format!("{path}: cannot write row group {row_group}"))(source)
 }
 
 /// A file that computes its length and blake3 while it is written, so that nothing is read back to hash it. The buffer
@@ -277,37 +274,9 @@ struct HashingFile {
 }
 
 impl HashingFile {
-    fn new(file: File) -> Self {
-        Self {
-            file,
-            hasher: blake3::Hasher::new(),
-            bytes: 0,
-            footer: None,
-        }
-    }
-
     /// Starts the hash of the footer: all bytes from here on are of the page index and the footer.
     fn begin_footer(&mut self) {
         self.footer = Some((self.bytes, blake3::Hasher::new()));
-    }
-
-    /// Returns the entry of the file `path` with its size and hashes.
-    fn entry(&self, path: String) -> FileEntry {
-        let footer = self.footer.as_ref();
-        FileEntry {
-            table: None,
-            feature: None,
-            split: None,
-            path,
-            rows: 0,
-            bytes: self.bytes,
-            blake3: self.hasher.finalize().to_hex().to_string(),
-            row_groups: Vec::new(),
-            footer: footer.map(|(offset, hasher)| FooterEntry {
-                offset: *offset,
-                blake3: hasher.finalize().to_hex().to_string(),
-            }),
-        }
     }
 }
 

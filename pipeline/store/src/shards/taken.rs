@@ -242,11 +242,8 @@ fn append_rows(batch: &RecordBatch, rows: &mut Vec<TakenRow>) -> Result<(), Parq
         let array = batch.column_by_name(column.name);
         let rows = rows[first..].iter_mut().map(|row| &mut row.facts);
         let copied = array.and_then(|array| column.copy_facts(array, rows));
-        copied.ok_or_else(|| unexpected("the columns of a clip"))?;
+        let problem = "the columns of a clip do not have the expected types";
+        copied.ok_or_else(|| ParquetError::General(problem.to_owned()))?;
     }
     Ok(())
-}
-
-fn unexpected(what: &str) -> ParquetError {
-    ParquetError::General(format!("{what} do not have the expected types"))
 }

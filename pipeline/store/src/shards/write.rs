@@ -8,7 +8,7 @@ use wavemill_reader::layout::next_group;
 use wavemill_runtime::budget::ByteBudget;
 use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::input::InputSeen;
-use wavemill_schemas::manifest::{FileEntry, Partial, Receipt};
+use wavemill_schemas::manifest::{FileEntry, Partial, Receipt, TargetEntry};
 use wavemill_schemas::reject::Reject;
 use wavemill_schemas::split::Split;
 
@@ -62,9 +62,7 @@ pub struct WriterArgs<'a> {
     pub store: &'a Store,
     /// Name of the plan's folder in the store.
     pub plan_id: &'a str,
-    /// The cleaned rows of the catalog.
-    pub clips: &'a [ClipRow],
-    /// Inputs from which the keys of files are computed.
+    /// Inputs from which the keys of files are computed, with the plan's rows, targets and recipe.
     pub keys: &'a KeyInputs<'a>,
     /// Id of the set of all features of the plan, stored in receipts.
     pub features_id: &'a str,
@@ -72,29 +70,15 @@ pub struct WriterArgs<'a> {
     pub taken: &'a TakenRows,
     /// Shards to write, in plan order.
     pub todo: &'a [ShardTask<'a>],
-    /// Number of classes of each target.
-    pub class_sizes: &'a [usize],
     /// File format of each feature.
     pub formats: &'a [Format],
     /// Memory budget from which clips hold permits; rows return them.
     pub budget: &'a ByteBudget,
-    /// Maximum number of rows in a row group.
-    pub row_group_rows: usize,
 }
 
 /// Writes the shards of `todo`, clip by clip in plan order.
 pub struct ShardWriter<'a> {
-    store: &'a Store,
-    plan_id: &'a str,
-    formats: &'a [Format],
-    clips: &'a [ClipRow],
-    keys: &'a KeyInputs<'a>,
-    features_id: &'a str,
-    taken: &'a TakenRows,
-    todo: &'a [ShardTask<'a>],
-    class_sizes: &'a [usize],
-    budget: &'a ByteBudget,
-    row_group_rows: usize,
+    args: WriterArgs<'a>,
     parked: BTreeMap<usize, (Outcome, InputSeen)>,
     next: usize,
     filling: usize,
@@ -136,7 +120,7 @@ pub enum FinishedFile {
 }
 
 impl OpenShard {
-    fn new(shard: &Shard, class_sizes: &[usize]) -> Self {
+    fn new(shard: &Shard, targets: &[TargetEntry]) -> Self {
         Self {
             members_left: shard.members.len(),
             pending: Vec::new(),
@@ -147,7 +131,10 @@ impl OpenShard {
             inputs: BTreeMap::new(),
             rejects: Vec::new(),
             clips_written: 0,
-            class_counts: class_sizes.iter().map(|&n| vec![0; n]).collect(),
+            class_counts: targets
+                .iter()
+                .map(|target| vec![0; target.classes.len()])
+                .collect(),
         }
     }
 
@@ -170,32 +157,8 @@ impl OpenShard {
 impl<'a> ShardWriter<'a> {
     /// Creates a writer that has opened no file yet.
     pub const fn new(args: WriterArgs<'a>) -> Self {
-        let WriterArgs {
-            store,
-            plan_id,
-            clips,
-            keys,
-            features_id,
-            taken,
-            todo,
-            class_sizes,
-            formats,
-            budget,
-            row_group_rows,
-        } = args;
-
         Self {
-            store,
-            plan_id,
-            formats,
-            clips,
-            keys,
-            features_id,
-            taken,
-            todo,
-            class_sizes,
-            budget,
-            row_group_rows,
+            args,
             parked: BTreeMap::new(),
             next: 0,
             filling: 0,
@@ -218,14 +181,14 @@ impl<'a> ShardWriter<'a> {
 
     fn take(&mut self, outcome: Outcome, seen: InputSeen, ready: &mut Vec<RowGroup>) {
         let index = self.filling;
-        let todo = &self.todo[index];
-        let class_sizes = self.class_sizes;
+        let todo = &self.args.todo[index];
+        let keys = self.args.keys;
         let open = self
             .open
             .entry(index)
-            .or_insert_with(|| OpenShard::new(todo.shard, class_sizes));
+            .or_insert_with(|| OpenShard::new(todo.shard, keys.targets));
         // Clips arrive in plan order, so this clip is the first member that has not been received yet.
-        let member = &self.clips[todo.shard.members[todo.shard.members.len() - open.members_left]];
+        let member = &keys.clips[todo.shard.members[todo.shard.members.len() - open.members_left]];
         open.members_left -= 1;
         open.inputs.insert(member.clip_key.clone(), seen);
 
@@ -241,7 +204,8 @@ impl<'a> ShardWriter<'a> {
         }
 
         let last = open.members_left == 0;
-        while let Some(n_rows) = next_group(open.pending.len(), self.row_group_rows, last) {
+        let row_group_rows = keys.recipe.shards.row_group_rows;
+        while let Some(n_rows) = next_group(open.pending.len(), row_group_rows, last) {
             let rest = open.pending.split_off(n_rows);
             ready.push(RowGroup {
                 shard: index,
@@ -249,7 +213,7 @@ impl<'a> ShardWriter<'a> {
                 rows: std::mem::replace(&mut open.pending, rest),
                 training: todo.shard.split == Split::Training.name(),
                 // From now on the rows release their memory without further input, so a thread may wait for it.
-                busy: self.budget.busy(),
+                busy: self.args.budget.busy(),
             });
             open.groups_made += 1;
         }
@@ -261,12 +225,13 @@ impl<'a> ShardWriter<'a> {
 
     /// Creates the files of a shard under temporary names, one per feature.
     fn create_files(&self, index: usize) -> Result<Vec<(ParquetFile, Vec<Partial>)>, StoreError> {
-        let shard = self.todo[index].shard;
-        let mut files = Vec::with_capacity(self.formats.len());
-        for format in self.formats {
-            let path = shard.file(self.plan_id, &format.feature.name);
+        let shard = self.args.todo[index].shard;
+        let root = self.args.store.root();
+        let mut files = Vec::with_capacity(self.args.formats.len());
+        for format in self.args.formats {
+            let path = shard.file(self.args.plan_id, &format.feature.name);
             let properties = format.properties.clone();
-            let file = ParquetFile::create(self.store.root(), path, &format.schema, properties)?;
+            let file = ParquetFile::create(root, path, &format.schema, properties)?;
             files.push((file, Vec::new()));
         }
         Ok(files)
@@ -325,26 +290,26 @@ impl<'a> ShardWriter<'a> {
         if files.is_empty() {
             files = self.create_files(index)?;
         }
-        let shard = self.todo[index].shard;
+        let shard = self.args.todo[index].shard;
         // The key is computed from the inputs as they were read now: a file may have changed since it was last seen.
-        let keys = self.keys.keys(shard, |clip_key| inputs.get(clip_key))?;
+        let keys = self.args.keys;
+        let keys = keys.keys(shard, |clip_key| inputs.get(clip_key))?;
         let keys = keys.expect("every member was taken with its input");
 
         let is_computed = !shard
             .members
             .iter()
-            .any(|row| self.taken.clips.contains_key(row));
+            .any(|row| self.args.taken.clips.contains_key(row));
         let label = shard.label();
+        let (store, formats) = (self.args.store, self.args.formats);
         let mut finished = Vec::with_capacity(files.len());
-        for (((file, mut partials), format), key) in files.into_iter().zip(self.formats).zip(keys) {
+        for (((file, mut partials), format), key) in files.into_iter().zip(formats).zip(keys) {
             // The file of another worker is not replaced. Its bytes are the same, unless a thread panicked.
             let feature = &format.feature.name;
-            let found = self
-                .store
-                .receipt_with_file(self.plan_id, feature, &label)?;
+            let found = store.receipt_with_file(self.args.plan_id, feature, &label)?;
             if let Some(found) = found {
                 if found.key != key {
-                    return Err(self.store.inputs_changed(&label));
+                    return Err(store.inputs_changed(&label));
                 }
                 finished.push(FinishedFile::Found(found));
                 continue;
@@ -362,7 +327,7 @@ impl<'a> ShardWriter<'a> {
                     ..file.finish()?
                 },
                 rejects: rejects.clone(),
-                features: self.features_id.to_owned(),
+                features: self.args.features_id.to_owned(),
                 is_computed,
                 clips_written,
                 partials,

@@ -425,10 +425,10 @@ impl GcCommand {
         // A store whose first run was stopped has no version, but it may have data to remove.
         let store = Store::find(&self.store, Purpose::Reading)?;
         store.equalize_plans()?;
-        let store = if store.begun_any()? {
-            store
-        } else {
+        let store = if store.begun()?.is_empty() {
             Store::open(&self.store)?
+        } else {
+            store
         };
 
         // A dry run writes nothing, so it takes no lock: locking creates the lock's file if it is missing.

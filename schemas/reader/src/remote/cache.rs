@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::env;
 use std::fs::{self, File, FileTimes, Metadata, TryLockError};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -19,6 +19,7 @@ use wavemill_schemas::manifest::FileEntry;
 use wavemill_schemas::size::parse_bytes;
 use wavemill_schemas::version_name::{TAGS_FOLDER, VERSIONS_FOLDER};
 
+use crate::hash_file;
 use crate::remote::{Download, Found, Remote, RemoteError, of_process};
 
 /// Folders of a store's versions and tags, which are copied whole.
@@ -500,12 +501,7 @@ fn is_copy_of(path: &Path, file: &FileEntry, checks_hash: bool) -> bool {
     if !fs::metadata(path).is_ok_and(|copy| copy.len() == file.bytes) {
         return false;
     }
-    let has_hash = || -> io::Result<bool> {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(File::open(path)?)?;
-        Ok(hasher.finalize().to_hex().as_str() == file.blake3)
-    };
-    !checks_hash || has_hash().is_ok_and(|is_same| is_same)
+    !checks_hash || hash_file(path).is_ok_and(|hash| hash == file.blake3)
 }
 
 /// Sets the time of a copy's last use. Its time of modification is that of the object.

@@ -232,11 +232,10 @@ impl Remote {
                 count_received(read.len());
                 Ok(read)
             }
-            _ => Err(RemoteError::Request {
-                address: format!("{}/{name}", self.address),
-                action: "read",
-                problem: "it was replaced after it was opened: run the command again".to_owned(),
-            }),
+            _ => {
+                let problem = "it was replaced after it was opened: run the command again";
+                Err(self.refused("read", &name, problem.to_owned()))
+            }
         }
     }
 
@@ -247,10 +246,6 @@ impl Remote {
         range: std::ops::Range<u64>,
         bytes: u64,
     ) -> Result<Bytes, RemoteError> {
-        let damaged = |problem: String| RemoteError::Damaged {
-            address: format!("{}/{name}", self.address),
-            problem,
-        };
         let started = Instant::now();
         let path = ObjectPath::from(name);
         let read = repeated(|| async {
@@ -269,7 +264,7 @@ impl Remote {
             }
             Ok((size, _)) => size,
             Err(object_store::Error::NotFound { .. }) => {
-                return Err(damaged("missing".to_owned()));
+                return Err(self.damaged(name, "missing".to_owned()));
             }
             Err(error) if started.elapsed() > Limits::retry_time() => {
                 return Err(self.failed("read", name)(error));
@@ -280,7 +275,7 @@ impl Remote {
                 _ => return Err(self.failed("read", name)(error)),
             },
         };
-        Err(damaged(format!("{size} bytes, not {bytes}")))
+        Err(self.damaged(name, format!("{size} bytes, not {bytes}")))
     }
 
     /// Finds an object that other programs may have named; returns `None` if it does not exist.
@@ -318,13 +313,10 @@ impl Remote {
         if name.prefix_matches(folder) {
             return Ok(());
         }
-        Err(RemoteError::Request {
-            address: format!("{}/{folder}", self.address),
-            action: "list",
-            problem: format!(
-                "the answer lists `{name}`, which is not in this folder: look for a proxy that changes requests"
-            ),
-        })
+        let problem = format!(
+            "the answer lists `{name}`, which is not in this folder: look for a proxy that changes requests"
+        );
+        Err(self.refused("list", folder.as_ref(), problem))
     }
 
     /// Reads a whole object; returns `None` if it does not exist.
@@ -395,7 +387,8 @@ impl Remote {
                 let hash = hasher.finalize().to_hex();
                 let is_expected = blake3.as_deref().is_none_or(|blake3| blake3 == &*hash);
                 if received != bytes || !is_expected {
-                    return Err(self.damaged(name));
+                    let problem = "differs from the committed file (blake3 differs)";
+                    return Err(self.damaged(name, problem.to_owned()));
                 }
                 copy.finish(modified)?;
                 return Ok(true);
@@ -411,10 +404,19 @@ impl Remote {
         }
     }
 
-    fn damaged(&self, name: &str) -> RemoteError {
+    fn damaged(&self, name: &str, problem: String) -> RemoteError {
         RemoteError::Damaged {
             address: format!("{}/{name}", self.address),
-            problem: "differs from the committed file (blake3 differs)".to_owned(),
+            problem,
+        }
+    }
+
+    /// Creates the error for a request whose answer cannot be used.
+    fn refused(&self, action: &'static str, name: &str, problem: String) -> RemoteError {
+        RemoteError::Request {
+            address: format!("{}/{name}", self.address),
+            action,
+            problem,
         }
     }
 
@@ -521,11 +523,7 @@ impl Remote {
     fn not_written(&self, name: &str, error: io::Error) -> RemoteError {
         match error.downcast() {
             Ok(error) => self.failed("write", name)(error),
-            Err(error) => RemoteError::Request {
-                address: format!("{}/{name}", self.address),
-                action: "write",
-                problem: error.to_string(),
-            },
+            Err(error) => self.refused("write", name, error.to_string()),
         }
     }
 

@@ -54,14 +54,11 @@ impl Remote {
             Some(_) => "returns other content",
             None => "has no such object",
         };
-        Err(RemoteError::Request {
-            address: format!("{}/{name}", self.address()),
-            action: "write",
-            problem: format!(
-                "the server {} reported success, but {problem}: look for a proxy or a rule that drops requests or \
-                 objects, and run the command again",
-                server(self.address())
-            ),
-        })
+        let problem = format!(
+            "the server {} reported success, but {problem}: look for a proxy or a rule that drops requests or objects, \
+             and run the command again",
+            server(self.address())
+        );
+        Err(self.refused("write", name, problem))
     }
 }

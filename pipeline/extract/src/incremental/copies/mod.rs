@@ -58,8 +58,9 @@ impl Input {
         progress: &Progress,
     ) -> Result<KnownInputs, ExtractError> {
         let grouping = job.recipe.split.group_duplicates;
+        let mut inputs = KnownInputs::default();
         if grouping == GroupDuplicates::None {
-            return Ok(KnownInputs::default());
+            return Ok(inputs);
         }
         let known = match grouping {
             GroupDuplicates::Near => Some(fingerprints_of_latest(job, store, settings)?),
@@ -77,7 +78,8 @@ impl Input {
         if grouping == GroupDuplicates::Near {
             self.copies.add_near(&contents, settings, progress)?;
         }
-        Ok(KnownInputs::from_contents(&contents, self.source.index()))
+        inputs.learn(&contents, self.source.index());
+        Ok(inputs)
     }
 }
 

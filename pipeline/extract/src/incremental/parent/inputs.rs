@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use arrow::array::{Array, AsArray, StringViewArray};
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use wavemill_schemas::input::InputSeen;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_store::plan::ClipShards;
 use wavemill_store::{Store, StoreError, is_lost};
 
-use super::table::{ParentTable, text_column};
+use super::table::{read_table, text, text_at};
 
 /// An input file of a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,12 +42,15 @@ pub fn inputs(
     store: &Store,
     manifest: &Manifest,
 ) -> Result<HashMap<String, ParentInput>, StoreError> {
-    stored_inputs(store, manifest).or_else(|error| {
-        let recorded = recorded_inputs(store, manifest, error)?.into_iter();
-        Ok(recorded
-            .map(|(clip_key, seen)| (clip_key, seen.into()))
-            .collect())
-    })
+    stored_inputs(store, manifest)
+        .or_else(|error| Ok(of_records(recorded_inputs(store, manifest, error)?)))
+}
+
+fn of_records(seen: BTreeMap<String, InputSeen>) -> HashMap<String, ParentInput> {
+    let inputs = seen.into_iter();
+    inputs
+        .map(|(clip_key, seen)| (clip_key, seen.into()))
+        .collect()
 }
 
 /// Reads the inputs of a version from the records of its plan, because reading their table gave `error`. Without
@@ -70,28 +73,23 @@ fn recorded_inputs(
         return Ok(seen);
     }
     Err(match error {
-        StoreError::Needed { path, .. } => StoreError::Damaged {
-            path,
-            problem: "lost or damaged, and the store has no other records of the version's inputs, without which clips \
-                      that vanished or were renamed are not noticed: restore the file from a copy of the store, or \
-                      extract into a new --store"
-                .to_owned(),
-            source: None,
-        },
+        StoreError::Needed { path, .. } => {
+            let problem = "lost or damaged, and the store has no other records of the version's inputs, without which \
+                           clips that vanished or were renamed are not noticed: restore the file from a copy of the \
+                           store, or extract into a new --store";
+            StoreError::damaged(path, problem)
+        }
         other => other,
     })
 }
 
 /// Reads the keys of the clips that are inputs of a version, as [`inputs`] does.
 pub(crate) fn input_keys(store: &Store, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
-    let stored = || {
-        let table = ParentTable::open(store, manifest, "inputs")?;
-        let rows = table.read(&["clip_key"])?;
-        let keys = text_column(&table, &rows, "clip_key")?;
-        let keys = (0..rows.num_rows()).map(|row| text_at(&keys, row));
-        Ok::<_, StoreError>(keys.collect())
-    };
-    stored().or_else(|error| {
+    let stored = read_table(store, manifest, "inputs", &["clip_key"], |rows| {
+        let keys = text(rows, "clip_key")?;
+        Ok(keys.iter().flatten().map(str::to_owned).collect())
+    });
+    stored.or_else(|error| {
         let recorded = recorded_inputs(store, manifest, error)?;
         Ok(recorded.into_keys().collect())
     })
@@ -103,13 +101,10 @@ pub(crate) fn inputs_of_shards(
     manifest: &Manifest,
     shards: &ClipShards,
 ) -> Result<HashMap<String, ParentInput>, StoreError> {
-    let Some(seen) = seen_of_shards(store, manifest, shards)? else {
-        return inputs(store, manifest);
-    };
-    let seen = seen.into_iter();
-    Ok(seen
-        .map(|(clip_key, seen)| (clip_key, seen.into()))
-        .collect())
+    match seen_of_shards(store, manifest, shards)? {
+        Some(seen) => Ok(of_records(seen)),
+        None => inputs(store, manifest),
+    }
 }
 
 /// Reads the state of the inputs of the version's `shards` as recorded by the version's plan, by `clip_key`; `None` if a
@@ -146,32 +141,24 @@ fn stored_inputs(
     store: &Store,
     manifest: &Manifest,
 ) -> Result<HashMap<String, ParentInput>, StoreError> {
-    let table = ParentTable::open(store, manifest, "inputs")?;
-    let rows = table.read(&["clip_key", "bytes", "content_blake3", "decode_key"])?;
-    let clip_keys = text_column(&table, &rows, "clip_key")?;
-    let contents = text_column(&table, &rows, "content_blake3")?;
-    let decode_keys = text_column(&table, &rows, "decode_key")?;
+    let columns = ["clip_key", "bytes", "content_blake3", "decode_key"];
+    read_table(store, manifest, "inputs", &columns, |rows| {
+        let clip_keys = text(rows, "clip_key")?;
+        let contents = text(rows, "content_blake3")?;
+        let decode_keys = text(rows, "decode_key")?;
+        let bytes = rows.column_by_name("bytes");
+        let bytes = bytes.and_then(|column| column.as_primitive_opt::<Int64Type>());
 
-    let bytes = rows.column_by_name("bytes");
-    let bytes = bytes.and_then(|column| column.as_primitive_opt::<Int64Type>());
-
-    let mut inputs = HashMap::with_capacity(rows.num_rows());
-    for row in 0..rows.num_rows() {
-        let bytes = bytes.filter(|bytes| bytes.is_valid(row));
-        let input = ParentInput {
-            bytes: bytes.map(|bytes| bytes.value(row) as u64),
-            content: text_at(&contents, row),
-            decode_key: text_at(&decode_keys, row),
-        };
-        inputs.insert(text_at(&clip_keys, row), input);
-    }
-    Ok(inputs)
-}
-
-/// Returns the text in a row of a column, or an empty string for null.
-fn text_at(column: &StringViewArray, row: usize) -> String {
-    if column.is_null(row) {
-        return String::new();
-    }
-    column.value(row).to_owned()
+        let mut inputs = HashMap::with_capacity(rows.num_rows());
+        for row in 0..rows.num_rows() {
+            let bytes = bytes.filter(|bytes| bytes.is_valid(row));
+            let input = ParentInput {
+                bytes: bytes.map(|bytes| bytes.value(row) as u64),
+                content: text_at(&contents, row).to_owned(),
+                decode_key: text_at(&decode_keys, row).to_owned(),
+            };
+            inputs.insert(text_at(&clip_keys, row).to_owned(), input);
+        }
+        Ok(inputs)
+    })
 }

@@ -21,14 +21,11 @@ use wavemill_store::{Parent, Store, StoreError};
 pub use self::inputs::{ParentInput, inputs};
 pub(crate) use self::inputs::{input_keys, inputs_of_shards, seen_of_shards};
 pub use self::rejects::rejects;
-pub use self::rows::files_of;
 pub(crate) use self::rows::{ClipRows, RowIndex, row_index};
 pub(crate) use self::sides::kept_splits;
 pub(crate) use self::sides_file::{GivenSplits, read_sides, wrong_file};
 pub use self::table::text;
 pub(crate) use self::table::{column_types, read_table};
-
-use self::table::{ParentTable, text_column};
 
 /// Returns the split of each clip of a version under the version's own rule, by `clip_key`; `None` if segments instead of
 /// clips are assigned to splits.
@@ -42,16 +39,15 @@ pub(crate) fn splits_of_clips(
     let Some(column) = split_column(manifest.recipe.split.rule) else {
         return Ok(None);
     };
-    let tracks = ParentTable::open(store, manifest, "tracks")?;
-    let rows = tracks.read(&["clip_key", column])?;
-    let keys = text_column(&tracks, &rows, "clip_key")?;
-    let splits = text_column(&tracks, &rows, column)?;
-
-    let mut by_clip = HashMap::with_capacity(rows.num_rows());
-    for (key, split) in keys.iter().flatten().zip(splits.iter().flatten()) {
-        by_clip.insert(key.to_owned(), split.to_owned());
-    }
-    Ok(Some(by_clip))
+    read_table(store, manifest, "tracks", &["clip_key", column], |rows| {
+        let keys = text(rows, "clip_key")?;
+        let splits = text(rows, column)?;
+        let mut by_clip = HashMap::with_capacity(rows.num_rows());
+        for (key, split) in keys.iter().flatten().zip(splits.iter().flatten()) {
+            by_clip.insert(key.to_owned(), split.to_owned());
+        }
+        Ok(Some(by_clip))
+    })
 }
 
 /// Returns the parent's class lists whose ids a new version with `recipe` keeps, by target: those that are derived from

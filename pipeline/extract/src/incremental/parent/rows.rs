@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use wavemill_schemas::manifest::FileEntry;
 use wavemill_store::shards::RowRun;
-use wavemill_store::{Parent, Store, StoreError};
+use wavemill_store::{Store, StoreError};
 
 use super::table::{general, guarded, text};
 
@@ -26,11 +26,6 @@ pub(crate) struct ClipRows {
 
 /// Positions of the rows of each clip, by `clip_key`.
 pub(crate) type RowIndex = HashMap<String, ClipRows>;
-
-/// Returns the parent's files of a feature in plan order, one per shard.
-pub fn files_of<'p>(parent: &'p Parent, feature: &'p str) -> Vec<&'p FileEntry> {
-    parent.manifest.files_of(feature).collect()
-}
 
 /// Reads the positions of all rows in the parent's files of one feature. `files` are those whose content matches the
 /// manifest, each with its shard number. Files that nevertheless cannot be read are returned second: an edited manifest

@@ -5,7 +5,7 @@ use wavemill_schemas::recipe::{Recipe, SplitSpec};
 use wavemill_schemas::split::Split;
 use wavemill_store::{Parent, Store, StoreError};
 
-use super::table::{ParentTable, general, text_column};
+use super::table::{general, read_table, text};
 
 /// Returns the parent's splits that a new version with `recipe` keeps; `None` if the recipe draws splits differently.
 ///
@@ -34,22 +34,22 @@ fn draw_alike(was: &SplitSpec, now: &SplitSpec) -> bool {
 }
 
 fn stored_splits(store: &Store, parent: &Parent) -> Result<KeptSplits, StoreError> {
-    let table = ParentTable::open(store, &parent.manifest, "sides")?;
-    let rows = table.read(&["rule", "group", "side"])?;
-    let rules = text_column(&table, &rows, "rule")?;
-    let groups = text_column(&table, &rows, "group")?;
-    let splits = text_column(&table, &rows, "side")?;
+    let columns = ["rule", "group", "side"];
+    read_table(store, &parent.manifest, "sides", &columns, |rows| {
+        let rules = text(rows, "rule")?;
+        let groups = text(rows, "group")?;
+        let splits = text(rows, "side")?;
+        let invalid = |name: &str, what| general(&format!("{name} is not a {what}"));
 
-    let invalid = |name: &str, what| table.needed(general(&format!("{name} is not a {what}")));
-    let mut by_rule = [Vec::new(), Vec::new()];
-    for row in 0..rows.num_rows() {
-        let name = splits.value(row);
-        let split = Split::named(name).ok_or_else(|| invalid(name, "split"))?;
-
-        let name = rules.value(row);
-        let rule = KeptRule::ALL.iter().position(|rule| rule.name() == name);
-        let rule = rule.ok_or_else(|| invalid(name, "rule"))?;
-        by_rule[rule].push((groups.value(row).into(), split));
-    }
-    Ok(KeptSplits(by_rule.map(GroupSplits::new)))
+        let mut by_rule = [Vec::new(), Vec::new()];
+        for row in 0..rows.num_rows() {
+            let name = splits.value(row);
+            let split = Split::named(name).ok_or_else(|| invalid(name, "split"))?;
+            let name = rules.value(row);
+            let rule = KeptRule::ALL.iter().position(|rule| rule.name() == name);
+            let rule = rule.ok_or_else(|| invalid(name, "rule"))?;
+            by_rule[rule].push((groups.value(row).into(), split));
+        }
+        Ok(KeptSplits(by_rule.map(GroupSplits::new)))
+    })
 }

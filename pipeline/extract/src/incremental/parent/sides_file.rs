@@ -2,12 +2,11 @@
 //! as CSV, as `wavemill sql` writes it.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
-use arrow::array::{Array, StringViewArray};
+use arrow::array::StringViewArray;
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
@@ -20,29 +19,14 @@ use wavemill_schemas::clip::ClipRow;
 use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::split::Split;
 
-use super::table::{guarded, text};
+use super::table::{guarded, text, text_at};
 use crate::error::ExtractError;
 
 /// The first bytes of every Parquet file.
 const PARQUET_MAGIC: &[u8; 4] = b"PAR1";
 
-/// Position of a row in a file of splits.
-#[derive(Clone, Copy)]
-enum Place {
-    /// A line of a CSV file, from 1.
-    Line(u64),
-    /// A row of a Parquet file, from 1.
-    Row(u64),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Line(line) => write!(f, "line {line}"),
-            Self::Row(row) => write!(f, "row {row}"),
-        }
-    }
-}
+/// Position of a row in a file of splits: "line" of a CSV file or "row" of a Parquet file, and its number from 1.
+type Place = (&'static str, u64);
 
 /// Splits (such as training) of groups, read from a file.
 #[derive(Clone, Debug)]
@@ -80,10 +64,11 @@ pub(crate) fn read_sides(path: &Path) -> Result<GivenSplits, ExtractError> {
         splits: [Vec::new(), Vec::new()],
         places: HashMap::new(),
     };
-    let file = rows.open()?;
-    match file {
-        OpenFile::Parquet(file) => rows.read_parquet(file)?,
-        OpenFile::Csv(file) => rows.read_csv(file)?,
+    let (file, is_parquet) = rows.open()?;
+    if is_parquet {
+        rows.read_parquet(file)?;
+    } else {
+        rows.read_csv(file)?;
     }
     if rows.places.is_empty() {
         return Err(wrong_file(path, "no rows in it: give the table `sides` of a store").into());
@@ -102,11 +87,6 @@ pub(crate) fn read_sides(path: &Path) -> Result<GivenSplits, ExtractError> {
     })
 }
 
-enum OpenFile {
-    Parquet(File),
-    Csv(File),
-}
-
 /// Rows of a file of splits that were read so far.
 struct Rows<'p> {
     path: &'p Path,
@@ -117,17 +97,14 @@ struct Rows<'p> {
 }
 
 impl Rows<'_> {
-    fn open(&self) -> Result<OpenFile, ExtractError> {
+    /// Opens the file, and reports whether it is a Parquet file.
+    fn open(&self) -> Result<(File, bool), ExtractError> {
         let open = || {
             let mut file = File::open(self.path)?;
             let mut magic = Vec::new();
             Read::by_ref(&mut file).take(4).read_to_end(&mut magic)?;
             file.rewind()?;
-            Ok(if magic == PARQUET_MAGIC {
-                OpenFile::Parquet(file)
-            } else {
-                OpenFile::Csv(file)
-            })
+            Ok((file, magic == PARQUET_MAGIC))
         };
         open().map_err(|source: io::Error| {
             let error = wrong_file(self.path, "cannot read it");
@@ -159,7 +136,7 @@ impl Rows<'_> {
 
         for record in reader.into_records() {
             let record = record.map_err(failed)?;
-            let place = Place::Line(record.position().map_or(0, csv::Position::line));
+            let place = ("line", record.position().map_or(0, csv::Position::line));
             // The CSV reader refuses records whose number of fields differs from the header's.
             let cell = |column: usize| record.get(column).unwrap_or_default();
             self.add(place, rule.map(cell), cell(group), cell(split))?;
@@ -185,9 +162,9 @@ impl Rows<'_> {
 
             for row in 0..batch.num_rows() {
                 n_rows += 1;
-                let rule = rule.as_ref().map(|rule| value(rule, row));
-                let (group, split) = (value(&group, row), value(&split, row));
-                self.add(Place::Row(n_rows), rule, group, split)?;
+                let rule = rule.as_ref().map(|rule| text_at(rule, row));
+                let (group, split) = (text_at(&group, row), text_at(&split, row));
+                self.add(("row", n_rows), rule, group, split)?;
             }
         }
         Ok(())
@@ -249,9 +226,9 @@ impl Rows<'_> {
             }
         };
         for rule in numbers {
-            if let Some(first) = self.places.insert((rule, group.into()), place) {
+            if let Some((unit, first)) = self.places.insert((rule, group.into()), place) {
                 let message = format!(
-                    "group `{group}` of the rule `{}` already occurs in {first}: remove one of the two",
+                    "group `{group}` of the rule `{}` already occurs in {unit} {first}: remove one of the two",
                     rules[rule]
                 );
                 return Err(self.wrong(place, message));
@@ -261,9 +238,9 @@ impl Rows<'_> {
         Ok(())
     }
 
-    fn wrong(&self, place: Place, problem: String) -> ExtractError {
+    fn wrong(&self, (unit, number): Place, problem: String) -> ExtractError {
         let path = self.path.display();
-        ExtractError::usage(format!("--sides {path}, {place}: {problem}"))
+        ExtractError::usage(format!("--sides {path}, {unit} {number}: {problem}"))
     }
 }
 
@@ -276,12 +253,4 @@ pub(crate) fn wrong_file(path: &Path, problem: &str) -> PlainError {
 fn not_parquet(path: &Path, source: ParquetError) -> ExtractError {
     let error = wrong_file(path, "not a Parquet file of splits");
     error.caused_by(source).into()
-}
-
-/// Returns an empty text for null.
-fn value(column: &StringViewArray, row: usize) -> &str {
-    if column.is_null(row) {
-        return "";
-    }
-    column.value(row)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 
-use arrow::array::{AsArray, RecordBatch, RecordBatchReader, StringViewArray};
+use arrow::array::{Array, AsArray, RecordBatch, RecordBatchReader, StringViewArray};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::DataType;
 use parquet::arrow::ProjectionMask;
@@ -16,8 +16,7 @@ use wavemill_schemas::manifest::Manifest;
 use wavemill_store::{Store, StoreError, leads_nowhere};
 
 /// A table of the parent whose content matches the manifest.
-#[derive(Debug)]
-pub(super) struct ParentTable {
+struct ParentTable {
     path: PathBuf,
 }
 
@@ -26,7 +25,7 @@ impl ParentTable {
     ///
     /// # Errors
     /// [`StoreError::Needed`] or [`StoreError::Damaged`] if the table is lost or damaged.
-    pub(super) fn open(store: &Store, manifest: &Manifest, name: &str) -> Result<Self, StoreError> {
+    fn open(store: &Store, manifest: &Manifest, name: &str) -> Result<Self, StoreError> {
         let Some(entry) = manifest.files_of(name).next() else {
             return Err(StoreError::Needed {
                 path: store.data(&manifest.plan_id).join(name),
@@ -40,27 +39,8 @@ impl ParentTable {
         }
     }
 
-    /// Returns the names of all columns, each with its type as Arrow names it.
-    ///
-    /// # Errors
-    /// [`StoreError::Needed`] if the table cannot be read.
-    fn column_types(&self) -> Result<BTreeMap<String, String>, StoreError> {
-        let reader = guarded(|| ParquetRecordBatchReaderBuilder::try_new(File::open(&self.path)?));
-        let reader = reader.map_err(|source| self.needed(source))?;
-        let fields = reader.schema().fields().iter();
-        let types = fields.map(|field| (field.name().clone(), field.data_type().to_string()));
-        Ok(types.collect())
-    }
-
     /// Reads all rows of the table, with those of the columns `names` that the table has.
-    ///
-    /// # Errors
-    /// [`StoreError::Needed`] if the table cannot be read.
-    pub(super) fn read(&self, names: &[&str]) -> Result<RecordBatch, StoreError> {
-        guarded(|| self.columns(names)).map_err(|source| self.needed(source))
-    }
-
-    fn columns(&self, names: &[&str]) -> Result<RecordBatch, ParquetError> {
+    fn read(&self, names: &[&str]) -> Result<RecordBatch, ParquetError> {
         let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&self.path)?)?;
         let mask = ProjectionMask::columns(reader.parquet_schema(), names.iter().copied());
         let reader = reader.with_projection(mask).build()?;
@@ -71,7 +51,7 @@ impl ParentTable {
     }
 
     /// Returns the error for a fault of this table that `source` describes.
-    pub(super) fn needed(&self, source: ParquetError) -> StoreError {
+    fn needed(&self, source: ParquetError) -> StoreError {
         if let Some(error) = machine_fault(&source) {
             return StoreError::io_at(&self.path, "read")(error);
         }
@@ -105,8 +85,9 @@ pub(crate) fn read_table<T>(
     read: impl FnOnce(&RecordBatch) -> Result<T, ParquetError>,
 ) -> Result<T, StoreError> {
     let table = ParentTable::open(store, manifest, name)?;
-    let rows = table.read(columns)?;
-    read(&rows).map_err(|source| table.needed(source))
+    let rows = guarded(|| table.read(columns));
+    rows.and_then(|rows| read(&rows))
+        .map_err(|source| table.needed(source))
 }
 
 /// Reads the names of all columns of a version's table, each with its type as Arrow names it.
@@ -118,19 +99,12 @@ pub(crate) fn column_types(
     manifest: &Manifest,
     name: &str,
 ) -> Result<BTreeMap<String, String>, StoreError> {
-    ParentTable::open(store, manifest, name)?.column_types()
-}
-
-/// Returns a text column of `rows`, which were read from `table`.
-///
-/// # Errors
-/// [`StoreError::Needed`] if the table has no such column, or the column does not contain text.
-pub(super) fn text_column(
-    table: &ParentTable,
-    rows: &RecordBatch,
-    name: &str,
-) -> Result<StringViewArray, StoreError> {
-    text(rows, name).map_err(|source| table.needed(source))
+    let table = ParentTable::open(store, manifest, name)?;
+    let reader = guarded(|| ParquetRecordBatchReaderBuilder::try_new(File::open(&table.path)?));
+    let reader = reader.map_err(|source| table.needed(source))?;
+    let fields = reader.schema().fields().iter();
+    let types = fields.map(|field| (field.name().clone(), field.data_type().to_string()));
+    Ok(types.collect())
 }
 
 /// Returns a column of `rows` as text, for any text type.
@@ -143,6 +117,14 @@ pub fn text(rows: &RecordBatch, name: &str) -> Result<StringViewArray, ParquetEr
     };
     let text = cast(column, &DataType::Utf8View)?;
     Ok(text.as_string_view().clone())
+}
+
+/// Returns the text in a row of a column; empty for null.
+pub(super) fn text_at(column: &StringViewArray, row: usize) -> &str {
+    if column.is_null(row) {
+        return "";
+    }
+    column.value(row)
 }
 
 /// Runs a Parquet reader and converts a panic to an error: some readers rely on numbers in a footer without checking
