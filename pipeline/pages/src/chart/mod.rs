@@ -24,6 +24,7 @@ use self::svg::Picture;
 use crate::table::Table;
 use crate::text::{Shown, TEXT_CHARS_MAX};
 
+pub use self::png::encode_png;
 pub use bars::{Bars, Series};
 pub use funnel::{Funnel, Step};
 pub use grid::Grid;
@@ -132,7 +133,9 @@ fn legend(names: &[&str]) -> Markup {
 /// What each kind of plot shows of its numbers.
 trait Drawing {
     /// Returns the plot as a vector drawing, or `None` if the plot is an image of pixels.
-    fn picture(&self) -> Option<Picture>;
+    fn picture(&self) -> Option<Picture> {
+        None
+    }
 
     /// Summarizes the chart in one sentence for readers who cannot see it.
     fn summary(&self) -> String;

@@ -17,10 +17,8 @@ mod names;
 mod npy;
 mod output;
 mod pictures;
-mod png;
 mod reader;
 mod sound;
-mod wav;
 mod webdataset;
 
 use std::collections::BTreeMap;
