@@ -51,7 +51,7 @@ fn brightness(content: &Content<'_>) -> &'static str {
 }
 
 fn unfit(problem: &str) -> ExportError {
-    ExportError::unfit(Format::Png.name(), problem)
+    ExportError::unfit(&Format::Png.name(), problem)
 }
 
 /// Converts the tensors of rows to PNG pictures.

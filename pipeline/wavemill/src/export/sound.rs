@@ -146,7 +146,7 @@ pub(super) fn invertible<'a>(content: &'a Content<'_>) -> Result<&'a FeatureArgs
 }
 
 fn unfit(problem: String) -> ExportError {
-    ExportError::unfit(Format::Wav.name(), problem)
+    ExportError::unfit(&Format::Wav.name(), problem)
 }
 
 /// Returns how far below the loudest band of a row its values were cut off, in dB; `None` if they were not cut off.
