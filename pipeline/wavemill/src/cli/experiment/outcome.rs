@@ -12,7 +12,7 @@ use super::tables::{ScoreLine, ScoreTable};
 use super::work::{Selection, Work};
 
 /// All scores of an experiment. Contains no time and no path outside the experiment's folder.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Outcome {
     /// Name of the experiment.
     pub experiment: String,
@@ -122,10 +122,7 @@ impl Outcome {
             sets: selection.sets.clone(),
             train_sets: selection.train_sets.clone(),
             threads,
-            stores: Vec::new(),
-            results: Vec::new(),
-            claims: Vec::new(),
-            sweep: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -342,18 +339,12 @@ fn questions(claims: &[&Claim]) -> Vec<Question> {
     unique(always.into_iter().chain(claimed))
 }
 
-/// Reports whether it is known that no test track has the same `kind` (track, recording or artist) as a training track.
-fn is_clean(leaks: &Leaks, kind: &str) -> bool {
-    leaks.shared.get(kind).is_some_and(|leak| leak.tracks == 0)
-}
-
 /// Reports whether test scores are known to be those of new music: no track, recording or artist leaks into the test.
 fn is_honest(leaks: &Leaks) -> bool {
     let artists = leaks.shared.get("artist").map_or(0, |leak| leak.known);
+    let is_clean = |kind: &str| leaks.shared.get(kind).is_some_and(|leak| leak.tracks == 0);
     leaks.rule.leak().is_none()
-        && ["track", "recording", "artist"]
-            .into_iter()
-            .all(|kind| is_clean(leaks, kind))
+        && ["track", "recording", "artist"].into_iter().all(is_clean)
         && artists == leaks.tracks
 }
 
