@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use indicatif::{DecimalBytes, HumanDuration};
 use wavemill_catalog::{Duplicates, MetadataFiles};
-use wavemill_extract::run::{self, FileReuse, Job, Preview, Report, RunMonitor, SplitChanges};
+use wavemill_extract::run::{self, Job, Preview, Report, RunMonitor, SplitChanges};
 use wavemill_extract::settings::{MAX_SHRINK, MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 use wavemill_kernels::Level;
 use wavemill_schemas::number::number;
@@ -402,19 +402,15 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     if counts.clips_written == 0 {
         text += "  warning: no clip has rows; the table rejects lists the reasons (see `wavemill sql`)\n";
     }
-    let FileReuse {
-        shards_reused,
-        files_rewritten,
-        files_new,
-    } = report.reuse;
-    if shards_reused > 0 {
-        let files = counted(shards_reused, "feature file");
+    let reuse = report.reuse;
+    if reuse.shards_reused > 0 {
+        let files = counted(reuse.shards_reused, "feature file");
         text += &format!("  {files} already existed\n");
     }
     if report.rows_taken_over > 0 {
         text += &format!(
-            "  files: {files_rewritten} rewritten, {files_new} new; clips decoded {}, rows taken over {}\n",
-            report.clips_decoded, report.rows_taken_over
+            "  files: {} rewritten, {} new; clips decoded {}, rows taken over {}\n",
+            reuse.files_rewritten, reuse.files_new, report.clips_decoded, report.rows_taken_over
         );
     }
     if report.files_equal > 0 {
@@ -481,20 +477,16 @@ fn details(report: &Report) -> String {
     text
 }
 
-fn describe_duplicates(
-    Duplicates {
-        clips_hashed,
-        recordings,
-        clips,
-        clips_near,
-    }: Duplicates,
-) -> String {
-    let near = clips_near.map_or(String::new(), |clips| {
+fn describe_duplicates(found: Duplicates) -> String {
+    let near = found.clips_near.map_or(String::new(), |clips| {
         format!("; {clips} clips have near copies")
     });
     // A copy is not alone, so only the number of recordings can be 1.
-    let recordings = counted(recordings, "recording");
-    format!("{clips_hashed} clips hashed: {recordings} with copies, as {clips} clips{near}")
+    let recordings = counted(found.recordings, "recording");
+    format!(
+        "{} clips hashed: {recordings} with copies, as {} clips{near}",
+        found.clips_hashed, found.clips
+    )
 }
 
 /// Formats the differences from the store's latest version and the work that they require; empty for a new store.
@@ -508,18 +500,17 @@ fn describe_growth(preview: &Preview) -> String {
     }
 
     if let Some(work) = &preview.work {
-        let FileReuse {
-            shards_reused,
-            files_rewritten,
-            files_new,
-        } = work.reuse;
+        let reuse = work.reuse;
         text += &format!(
             "work: {} to decode, {} to take over\n",
             counted(work.clips_to_decode, "clip"),
             counted(work.rows_to_take_over, "row")
         );
         text += &format!(
-            "files: {shards_reused} already exist, {files_rewritten} to rewrite, {files_new} new; {} before compression\n",
+            "files: {} already exist, {} to rewrite, {} new; {} before compression\n",
+            reuse.shards_reused,
+            reuse.files_rewritten,
+            reuse.files_new,
             DecimalBytes(work.bytes_to_write)
         );
         text += &format!(
