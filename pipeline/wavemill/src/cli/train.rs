@@ -126,7 +126,7 @@ impl PredictCommand {
     /// Runs one model and writes its predictions to `said`, or to stdout if that is `None`. Returns the exit code.
     fn answer(&self, run: &Path, feature: &str, said: Option<&mut String>) -> Result<u8> {
         // The command is this very program, not another one of the same name on PATH.
-        let mut features = this_program()?
+        let mut features = this_program()
             .arg("features")
             .args(&self.clips.clips)
             .args(flags("--list", &self.clips.lists))
