@@ -17,7 +17,7 @@ mod tests;
 
 pub use chart::{
     Axis, Bars, Chart, Funnel, Grid, HeatMap, Histogram, Line, Lines, Matrix, Photo, Plot, Point,
-    Scatter, Series, Sound, Spread, Step, encode_png,
+    Scatter, Series, Sound, Span, Step, encode_png,
 };
 pub use page::{Fact, Page, Part, STYLE, Section};
 pub use table::{Cell, Column, Table};

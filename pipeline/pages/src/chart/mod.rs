@@ -30,7 +30,7 @@ pub use funnel::{Funnel, Step};
 pub use grid::Grid;
 pub use heat_map::HeatMap;
 pub use histogram::Histogram;
-pub use lines::{Line, Lines, Spread};
+pub use lines::{Line, Lines};
 pub use matrix::Matrix;
 pub use photo::Photo;
 pub(crate) use scatter::rules;
@@ -188,10 +188,12 @@ fn is_drawable(value: f64) -> bool {
 }
 
 /// A range of numeric values.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    low: f64,
-    high: f64,
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Span {
+    /// The low end of the range.
+    pub low: f64,
+    /// The high end of the range.
+    pub high: f64,
 }
 
 impl Span {

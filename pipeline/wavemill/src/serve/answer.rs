@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use wavemill_pages::{
-    Axis, Bars, Cell, Chart, HeatMap, Line, Lines, Part, Plot, Series, Spread, Table,
+    Axis, Bars, Cell, Chart, HeatMap, Line, Lines, Part, Plot, Series, Span, Table,
 };
 
 use super::readers::{Song, Spectrogram};
@@ -268,7 +268,7 @@ fn waveform(song: &Song) -> Option<Chart> {
         let low = f64::from(*low);
         let high = f64::from(*high);
         points.push(((place as f64 + 0.5) * span_s, 0.5 * (low + high)));
-        spread.push(Spread { low, high });
+        spread.push(Span { low, high });
     }
 
     let line = Line {
@@ -314,7 +314,8 @@ fn probability_of(line: &Map<String, Value>, class: &str) -> f64 {
     found.map_or(0.0, |(_, probability)| probability)
 }
 
-fn text<'a>(line: &'a Map<String, Value>, key: &str) -> &'a str {
+/// Returns a text of a JSON line, or an empty one if there is none.
+pub(crate) fn text<'a>(line: &'a Map<String, Value>, key: &str) -> &'a str {
     line.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 

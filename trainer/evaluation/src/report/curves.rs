@@ -1,7 +1,7 @@
 //! Learning curves: loss and scores by epoch, learning rate and loss by step, time per epoch, and time spent waiting
 //! for data.
 
-use wavemill_pages::{Cell, Chart, Line, Lines, Plot, Section, Spread, Table, fraction, seconds};
+use wavemill_pages::{Cell, Chart, Line, Lines, Plot, Section, Span, Table, fraction, seconds};
 use wavemill_scores::records::{Entry, PROFILE_OTHERS, PROFILE_PARTS};
 
 use super::RunRecord;
@@ -166,7 +166,7 @@ fn losses(run: &RunRecord) -> Line {
 
         let (step, _) = steps[steps.len() - 1];
         line.points.push((step, sum / steps.len() as f64));
-        line.spread.push(Spread { low, high });
+        line.spread.push(Span { low, high });
     }
 
     // A group of a single step has no range, so no range is drawn.
