@@ -137,10 +137,7 @@ impl PredictCommand {
             // A signal from the terminal reaches only this program, which ends its child processes itself.
             .process_group(0)
             .spawn()?;
-        let mut stream = features
-            .stdout
-            .take()
-            .context("no pipe from the standard output of the child process")?;
+        let mut stream = features.stdout.take().expect("its stdout is a pipe");
         let features = ChildGuard::new(features);
 
         // If the stream is empty, `features` has already reported the error. The trainer would only report the missing
@@ -217,10 +214,7 @@ fn predict(run: &Path, mut stream: impl Read, said: Option<&mut String>) -> Resu
     }
 
     let mut child = command.spawn().context(CANNOT_START)?;
-    let mut stdin = child
-        .stdin
-        .take()
-        .context("no pipe to the standard input of the child process")?;
+    let mut stdin = child.stdin.take().expect("its stdin is a pipe");
     let stdout = child.stdout.take();
     let child = ChildGuard::new(child);
 

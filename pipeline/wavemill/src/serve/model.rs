@@ -250,13 +250,11 @@ impl Process {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let pipes = child.stdin.take().zip(child.stdout.take());
-        let (stdin, stdout) =
-            pipes.ok_or_else(|| io::Error::other("the child process has no pipes"))?;
+        let stdout = child.stdout.take().expect("its stdout is a pipe");
         Ok(Self {
-            child,
-            stdin,
+            stdin: child.stdin.take().expect("its stdin is a pipe"),
             lines: BufReader::new(stdout).lines(),
+            child,
         })
     }
 
