@@ -1,5 +1,6 @@
 //! `wavemill extract`: turns metadata and audio into a committed version.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -438,12 +439,12 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     text
 }
 
+fn seconds_by_part(parts: &BTreeMap<&str, f64>) -> String {
+    let parts = parts.iter().map(|(part, s)| format!("{part} {s:.1}"));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
 fn describe_cpu(report: &Report) -> String {
-    let seconds: Vec<String> = report
-        .cpu_s
-        .iter()
-        .map(|(stage, s)| format!("{stage} {s:.1}"))
-        .collect();
     // Idle workers indicate that reading, memory or a device limits the run's speed, or that there are few clips.
     let busy = match report.workers_busy {
         Some(busy) => format!("; workers busy {:.0} %", busy * 100.0),
@@ -451,21 +452,14 @@ fn describe_cpu(report: &Report) -> String {
     };
     format!(
         "  CPU seconds: {}{busy}; read {}\n",
-        seconds.join(", "),
+        seconds_by_part(&report.cpu_s),
         DecimalBytes(report.bytes_read)
     )
 }
 
 /// Formats the wall-clock seconds of each phase, and the files of the version.
 fn details(report: &Report) -> String {
-    let seconds: Vec<String> = report
-        .wall_s
-        .iter()
-        .map(|(part, s)| format!("{part} {s:.1}"))
-        .collect();
-
-    let mut text = format!("  wall seconds: {}\n", seconds.join(", "));
-
+    let mut text = format!("  wall seconds: {}\n", seconds_by_part(&report.wall_s));
     for file in &report.files {
         text += &format!(
             "  {}: {}, {}\n",

@@ -55,12 +55,13 @@ pub(super) fn section(
         };
         let mean = mean_of(&of_class);
         let note = format!("Mean of {} rows of the training split.", of_class.len());
-        let map = heat_map(feature, first, mean.clone());
+        let map = heat_map(feature, frames, (first.columns, mean.clone()));
         means.push(Chart::new(name, note, Plot::HeatMap(map)));
 
         if let Some(nearest) = nearest_to(&mean, &of_class) {
             let note = track_description(answers, &nearest.origin.clip_key)?;
-            let mut map = heat_map(feature, nearest, nearest.values.clone());
+            let shown = (nearest.columns, nearest.values.clone());
+            let mut map = heat_map(feature, frames, shown);
             let excerpts = excerpts.as_mut();
             map.sound = excerpts.and_then(|excerpts| excerpts.of_row(&nearest.origin));
             typical.push(Chart::new(name, note, Plot::HeatMap(map)));
@@ -203,8 +204,6 @@ struct Picture {
     columns: usize,
     /// Values band by band, the lowest band first.
     values: Vec<f32>,
-    /// Memory layout of the row before downsampling.
-    frames: Grid,
 }
 
 /// Returns the part of a row in which some clip has audio: the frames of shorter clips end with silence.
@@ -276,7 +275,6 @@ fn read(
                 origin,
                 columns,
                 values,
-                frames,
             };
             pictures.insert(key, picture);
         }
@@ -313,14 +311,10 @@ fn distance(picture: &Picture, mean: &[f32]) -> f32 {
     pairs.map(|(value, mean)| (value - mean).powi(2)).sum()
 }
 
-/// Creates a heat map of `values`, which have the layout of `picture`.
-fn heat_map(feature: &FeatureEntry, picture: &Picture, values: Vec<f32>) -> HeatMap {
-    let Grid { bands, shown, .. } = picture.frames;
-    HeatMap::spectrogram(
-        feature.frame_axis(shown),
-        (feature.band_name(), bands),
-        (picture.columns, values),
-    )
+/// Creates the heat map of a row, from the number of columns and the values that are shown of it.
+fn heat_map(feature: &FeatureEntry, frames: Grid, shown: (usize, Vec<f32>)) -> HeatMap {
+    let across = feature.frame_axis(frames.shown);
+    HeatMap::spectrogram(across, (feature.band_name(), frames.bands), shown)
 }
 
 /// Returns the title, artist and key of a clip, separated by dashes. Title and artist are omitted if they are not
