@@ -223,17 +223,14 @@ impl Outcome {
         let runs = [SplitKind::AsInDocument, SplitKind::Recipe]
             .map(|split| self.first_cell(variant, split).map(|cell| &cell.run));
         let is_one_run = runs[0] == runs[1];
-        for (message, split) in [
-            ("as in the document", SplitKind::AsInDocument),
-            ("as in the recipe", SplitKind::Recipe),
-        ] {
+        for split in [SplitKind::AsInDocument, SplitKind::Recipe] {
             let Some(leaks) = self.leaks(variant, target, split) else {
                 continue;
             };
             let message = if is_one_run {
                 "both columns show the same run"
             } else {
-                message
+                describe_split(split)
             };
             notes.push(format!("{message}: {}", leaks.sentence()));
 
@@ -313,6 +310,13 @@ impl Outcome {
             let claimed = claim.target.as_deref();
             claim.variant == variant && claimed.map_or(is_first, |claimed| claimed == target)
         })
+    }
+}
+
+pub(super) const fn describe_split(split: SplitKind) -> &'static str {
+    match split {
+        SplitKind::AsInDocument => "as in the document",
+        SplitKind::Recipe => "as in the recipe",
     }
 }
 

@@ -10,12 +10,12 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use wavemill_pages::{Cell, Fact, Page, Section, Table, count};
 use wavemill_schemas::durable::if_there;
-use wavemill_schemas::experiment::{Experiment, SplitKind};
+use wavemill_schemas::experiment::Experiment;
 use wavemill_store::Store;
 use wavemill_terminal::files::{require_replaceable, write_text};
 use wavemill_terminal::output::report;
 
-use super::outcome::{Outcome, format_figure, unique};
+use super::outcome::{Outcome, describe_split, format_figure, unique};
 use super::tables::{SWEEP_NOTE, ScoreTable};
 use super::trainer;
 use super::work::Work;
@@ -297,12 +297,5 @@ fn link(name: &str, path: String) -> Cell {
     Cell::Link {
         text: name.to_owned(),
         path,
-    }
-}
-
-const fn describe_split(split: SplitKind) -> &'static str {
-    match split {
-        SplitKind::AsInDocument => "as in the document",
-        SplitKind::Recipe => "as in the recipe",
     }
 }
