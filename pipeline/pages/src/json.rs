@@ -5,20 +5,12 @@ use serde_json::Value;
 /// Serializes a value as JSON that is safe inside a `script` element: `<`, `>` and `&`, which can occur only in
 /// strings, are written as escapes. So no `</script>` ends the element, and no `<!--` changes how the rest is parsed.
 pub(crate) fn inline(value: &Value) -> String {
-    let json = value.to_string();
-    let mut safe = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            '<' => safe.push_str("\\u003c"),
-            '>' => safe.push_str("\\u003e"),
-            '&' => safe.push_str("\\u0026"),
-            // U+2028 and U+2029 end a line in JavaScript, but not in JSON.
-            '\u{2028}' => safe.push_str("\\u2028"),
-            '\u{2029}' => safe.push_str("\\u2029"),
-            other => safe.push(other),
-        }
+    let mut json = value.to_string();
+    // U+2028 and U+2029 end a line in JavaScript, but not in JSON.
+    for c in ['<', '>', '&', '\u{2028}', '\u{2029}'] {
+        json = json.replace(c, &format!("\\u{:04x}", u32::from(c)));
     }
-    safe
+    json
 }
 
 #[cfg(test)]

@@ -10,14 +10,16 @@ mod json;
 mod page;
 mod table;
 mod text;
+mod wav;
 
 #[cfg(test)]
 mod tests;
 
 pub use chart::{
     Axis, Bars, Chart, Funnel, Grid, HeatMap, Histogram, Line, Lines, Matrix, Photo, Plot, Point,
-    Scatter, Series, Sound, Spread, Step,
+    Scatter, Series, Sound, Span, Step, encode_png,
 };
 pub use page::{Fact, Page, Part, STYLE, Section};
 pub use table::{Cell, Column, Table};
 pub use text::{binary_bytes, bytes, count, fraction, number, seconds};
+pub use wav::wave_of_floats;

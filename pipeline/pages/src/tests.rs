@@ -87,7 +87,7 @@ fn page_of(text: &str) -> Page {
         name: text.clone(),
         points: vec![(0.0, 1.0), (1.0, f64::NAN), (2.0, -1.0)],
         spread: vec![
-            Spread {
+            Span {
                 low: 0.0,
                 high: 2.0
             };

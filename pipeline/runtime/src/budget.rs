@@ -105,7 +105,7 @@ impl ByteBudget {
             ledger = self.state.wait(ledger);
         }
         ledger.bytes += bytes;
-        Ok(self.permit(bytes, false))
+        Ok(self.permit(bytes))
     }
 
     /// Admits clip number `seq` with all the memory that it needs. Must be called for one clip after the other, in plan
@@ -126,7 +126,7 @@ impl ByteBudget {
     /// # Errors
     /// [`Refusal`] if the file never fits or the run has failed.
     pub fn enter_file(&self, seq: usize, bytes: u64) -> Result<Permit, Refusal> {
-        let mut permit = self.permit(0, false);
+        let mut permit = self.permit(0);
         permit.take_file(seq, bytes, false)?;
         Ok(permit)
     }
@@ -146,10 +146,10 @@ impl ByteBudget {
         self.state.changed.notify_all();
     }
 
-    fn permit(&self, bytes: u64, busy: bool) -> Permit {
+    fn permit(&self, bytes: u64) -> Permit {
         Permit {
             bytes,
-            busy: AtomicBool::new(busy),
+            busy: AtomicBool::new(false),
             is_file: false,
             state: Arc::clone(&self.state),
         }

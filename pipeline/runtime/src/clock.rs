@@ -7,8 +7,5 @@ use rustix::time::{ClockId, clock_gettime};
 /// Returns the CPU time of the calling thread.
 pub fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(
-        time.tv_sec.unsigned_abs(),
-        time.tv_nsec.unsigned_abs() as u32,
-    )
+    Duration::try_from(time).unwrap_or_default()
 }

@@ -1,8 +1,8 @@
 //! Shows the progress of a job on stderr: as a bar on a terminal, as occasional lines in a log, or as JSON for programs.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{Builder, Thread};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -123,25 +123,21 @@ impl Display {
             return Ok(job());
         }
 
-        let done = AtomicBool::new(false);
+        let (running, ended) = mpsc::channel::<()>();
         std::thread::scope(|scope| {
-            let display = Builder::new().spawn_scoped(scope, || {
-                let mut is_done = false;
-                while !is_done {
-                    // The display thread is parked instead of put to sleep, so that the end of the job wakes it and the
-                    // scope need not wait for the rest of a tick.
-                    std::thread::park_timeout(TICK.min(self.ticker.every));
-                    // The flag is read before the update, so that events from before the job's end are still shown.
-                    is_done = done.load(Ordering::Relaxed);
+            // Dropped at the end of this block, also by a panic, before the scope waits for the thread of the display.
+            let _running = running;
+            Builder::new().spawn_scoped(scope, move || {
+                let tick = TICK.min(self.ticker.every);
+                let mut is_running = true;
+                while is_running {
+                    // The end of the job is noticed at once. It is looked for before the update, so that events from
+                    // before it are still shown.
+                    is_running = ended.recv_timeout(tick) == Err(RecvTimeoutError::Timeout);
                     watch(&mut self);
                 }
                 self.finish();
             })?;
-            // This guard is dropped at the end of the block, before the scope waits for the display thread.
-            let _ending = DisplayEnd {
-                done: &done,
-                display: display.thread().clone(),
-            };
             Ok(job())
         })
     }
@@ -188,21 +184,10 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// A guard that ends the display thread at once when it is dropped, also by a panic: the scope waits for that thread.
-struct DisplayEnd<'a> {
-    done: &'a AtomicBool,
-    display: Thread,
-}
-
-impl Drop for DisplayEnd<'_> {
-    fn drop(&mut self) {
-        self.done.store(true, Ordering::Relaxed);
-        self.display.unpark();
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]

@@ -26,19 +26,10 @@ const REMOVALS_MAX: usize = 20;
 /// Interval at which a waiting thread checks whether a child process has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The action that is taken when a signal arrives.
-#[derive(Clone, Default)]
-enum SignalAction {
-    /// Does nothing.
-    #[default]
-    Nothing,
-    /// Prints this message and ends the process at once.
-    AtOnce(&'static str),
-    /// Calls this function with the number of each signal.
-    Call(Arc<dyn Fn(i32) + Send + Sync>),
-}
+/// The function that is called with the number of each signal. Without one, a signal has no effect.
+type SignalAction = Option<Arc<dyn Fn(i32) + Send + Sync>>;
 
-static ACTION: Mutex<SignalAction> = Mutex::new(SignalAction::Nothing);
+static ACTION: Mutex<SignalAction> = Mutex::new(None);
 static CHILDREN: Mutex<Vec<Arc<Mutex<Child>>>> = Mutex::new(Vec::new());
 static PARTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -52,8 +43,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// The signal handlers, or the thread that receives signals, cannot be created.
 pub fn at_once(message: &'static str) -> Result<()> {
-    set(SignalAction::AtOnce(message));
-    start().context("cannot handle signals")
+    call(move |_| end(message)).context("cannot handle signals")
 }
 
 /// Makes each signal call `action` with its number from now on, on the thread that receives signals.
@@ -61,7 +51,7 @@ pub fn at_once(message: &'static str) -> Result<()> {
 /// # Errors
 /// The signal handlers, or the thread that receives signals, cannot be created.
 pub fn call(action: impl Fn(i32) + Send + Sync + 'static) -> io::Result<()> {
-    set(SignalAction::Call(Arc::new(action)));
+    set(Some(Arc::new(action)));
     start()
 }
 
@@ -104,7 +94,7 @@ impl SignalGuard {
     /// Creates a guard that makes each signal call `action`.
     pub fn new(action: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
-            before: set(SignalAction::Call(Arc::new(move |_| action()))),
+            before: set(Some(Arc::new(move |_| action()))),
         }
     }
 }
@@ -119,10 +109,8 @@ fn answer(signal: i32) {
     // The action is copied to release the lock: a job that ends meanwhile takes the lock to restore the previous
     // action.
     let action = lock(&ACTION).clone();
-    match action {
-        SignalAction::Nothing => {}
-        SignalAction::AtOnce(message) => end(message),
-        SignalAction::Call(action) => action(signal),
+    if let Some(action) = action {
+        action(signal);
     }
 }
 

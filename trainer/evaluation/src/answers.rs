@@ -6,18 +6,20 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::error::Error;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Int32Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 use wavemill_loader::{Dataset, Split, Target};
 use wavemill_schemas::exit::PlainError;
 
 use crate::error::EvaluationError;
+use crate::training_list::read_caught;
 
 /// Maximum distance between 1 and the sum of a row's probabilities. A number of type bf16 has a relative error of up to
 /// 2⁻⁹, so the sum of probabilities in this type differs from 1 by at most 0.002.
@@ -69,18 +71,17 @@ impl Answers {
             let message = format!("predictions: cannot read {}", path.display());
             PlainError::failed(message).caused_by(error)
         })?;
-        // The Parquet reader panics on some damaged pages, so panics are reported as damage.
-        let read = catch_unwind(AssertUnwindSafe(|| {
-            ParquetRecordBatchReaderBuilder::try_new(file)?
-                .build()?
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(parquet::errors::ParquetError::from)
-        }));
-        match read {
-            Ok(Ok(batches)) => Ok(Self::Table(batches)),
-            Ok(Err(error)) => Err(not_parquet(path, &error.to_string())),
-            Err(_panic) => Err(not_parquet(path, "its pages cannot be read")),
-        }
+        let batches = read_caught::<_, Box<dyn Error>>(|| {
+            let batches = ParquetRecordBatchReaderBuilder::try_new(file)?.build()?;
+            let batches = batches.collect::<Result<_, _>>();
+            Ok(batches.map_err(ParquetError::from)?)
+        });
+        batches.map(Self::Table).map_err(|problem| {
+            let path = path.display();
+            EvaluationError::predictions(format!(
+                "{path} is not a readable Parquet file: {problem}"
+            ))
+        })
     }
 
     /// Returns the probabilities of the rows of `split` for the first target of `data`: `[rows, classes]`, row-major,
@@ -123,13 +124,6 @@ impl Answers {
         }
         Ok(probabilities)
     }
-}
-
-fn not_parquet(path: &Path, problem: &str) -> EvaluationError {
-    EvaluationError::predictions(format!(
-        "{} is not a readable Parquet file: {problem}",
-        path.display()
-    ))
 }
 
 fn wrong_shape([n_rows, n_values]: [usize; 2], data: &Dataset, split: Split) -> EvaluationError {

@@ -40,22 +40,6 @@ pub struct EvaluationSettings {
     pub seed: u64,
 }
 
-impl Default for EvaluationSettings {
-    fn default() -> Self {
-        Self {
-            name: "predictions".to_owned(),
-            target: "genre".to_owned(),
-            split: Split::Test,
-            split_rule: None,
-            feature: None,
-            classes: None,
-            trained_on: None,
-            values: Values::Probabilities,
-            seed: 0,
-        }
-    }
-}
-
 /// Predictions with their scores.
 #[derive(Clone, Debug)]
 pub struct Evaluated {

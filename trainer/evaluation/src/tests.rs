@@ -71,6 +71,22 @@ fn probabilities(place: usize) -> [f64; 3] {
     values
 }
 
+impl Default for EvaluationSettings {
+    fn default() -> Self {
+        Self {
+            name: "predictions".to_owned(),
+            target: "genre".to_owned(),
+            split: Split::Test,
+            split_rule: None,
+            feature: None,
+            classes: None,
+            trained_on: None,
+            values: Values::Probabilities,
+            seed: 0,
+        }
+    }
+}
+
 impl Made {
     fn evaluate(&self, answers: &Answers) -> Result<Evaluation, String> {
         self.evaluate_as(answers, &EvaluationSettings::default())

@@ -221,6 +221,15 @@ impl TrainingList {
     }
 }
 
+/// Returns the result of `read`, which reads a Parquet file: its reader panics on some damaged pages, and a panic becomes an
+/// error.
+pub(crate) fn read_caught<T, E: From<&'static str>>(
+    read: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let read = catch_unwind(AssertUnwindSafe(read));
+    read.unwrap_or_else(|_panic| Err("its pages cannot be read".into()))
+}
+
 /// Parses the metadata under `key` of a Parquet file, which are JSON.
 pub(crate) fn metadata_of<T: DeserializeOwned>(
     file: &ParquetRecordBatchReaderBuilder<File>,

@@ -31,12 +31,9 @@ pub struct Step {
 }
 
 impl Funnel {
-    /// Returns the number of items left before a step.
+    /// Returns the number of items left before a step; the first step removes nothing.
     fn before(&self, place: usize) -> u64 {
-        match place.checked_sub(1) {
-            Some(before) => self.steps[before].left,
-            None => self.steps[0].left,
-        }
+        self.steps[place.saturating_sub(1)].left
     }
 }
 

@@ -1,12 +1,12 @@
 //! Heat maps: values over two axes, drawn as an image between the axes.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, html};
+use png::ColorType;
 
 use super::axes::Plane;
-use super::svg::{Picture, WIDTH};
-use super::{Axis, Drawing, Sound, Span, png};
+use super::png::address;
+use super::svg::WIDTH;
+use super::{Axis, Drawing, Sound, Span};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, number};
 
@@ -60,14 +60,14 @@ impl HeatMap {
 
         let plane = Plane::new(HEIGHT, self.across.span(), self.up.span());
         let [(left, top), (right, bottom)] = plane.corners();
-        let picture = STANDARD.encode(png::palette(&self.pixels(low, high), self.columns));
+        let picture = address(self.columns, ColorType::Indexed, &self.pixels(low, high));
         html! {
             div.map {
                 (plane.picture(&self.across.name).markup(alt))
                 // The plane's `svg` element with the axes is closed, so a second one is laid over it.
                 svg aria-hidden="true" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } {
                     image x=(left) y=(top) width=(right - left) height=(bottom - top) preserveAspectRatio="none"
-                        href={ "data:image/png;base64," (picture) } {}
+                        href=(picture) {}
                 }
             }
             p.scale {
@@ -94,10 +94,6 @@ impl HeatMap {
 }
 
 impl Drawing for HeatMap {
-    fn picture(&self) -> Option<Picture> {
-        None
-    }
-
     fn drawing(&self, alt: &str) -> Markup {
         html! {
             (self.map(alt))

@@ -28,16 +28,7 @@ pub struct Line {
     /// The points of the line, in order along the axis.
     pub points: Vec<(f64, f64)>,
     /// The range of values around each point; either empty or one for each point.
-    pub spread: Vec<Spread>,
-}
-
-/// The range of values around a point of a line.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Spread {
-    /// The low end of the range.
-    pub low: f64,
-    /// The high end of the range.
-    pub high: f64,
+    pub spread: Vec<Span>,
 }
 
 impl Lines {

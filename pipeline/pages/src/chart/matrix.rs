@@ -56,15 +56,6 @@ struct CellSize {
     height: u32,
 }
 
-/// A cell of the matrix and its count.
-struct Counted {
-    row: usize,
-    column: usize,
-    n: u64,
-    /// The sum of the counts in the cell's row.
-    all: u64,
-}
-
 impl Matrix {
     fn layout(&self) -> Layout {
         let n = self.names.len().max(1) as u32;
@@ -127,16 +118,7 @@ impl Drawing for Matrix {
         picture.text(above, Anchor::Start, Ink::Muted, &title);
 
         for (row, counts) in self.counts.iter().enumerate() {
-            let all = counts.iter().sum();
-            for (column, &n) in counts.iter().enumerate() {
-                let counted = Counted {
-                    row,
-                    column,
-                    n,
-                    all,
-                };
-                draw_cell(&mut picture, &layout, &counted);
-            }
+            layout.draw_row(&mut picture, row, counts);
         }
         // Next to cells this small, names would overlap.
         if !layout.has_names {
@@ -214,36 +196,36 @@ impl Layout {
         let y = f64::from(self.top) + (row as f64 + 0.5) * f64::from(self.cell.height);
         (x, y)
     }
-}
 
-/// Draws one cell, whose colour shows the cell's share of the counts in its row.
-fn draw_cell(picture: &mut Picture, layout: &Layout, cell: &Counted) {
-    let (x, y) = layout.middle(cell.row, cell.column);
-    let half_width = f64::from(layout.cell.width) / 2.0;
-    let half_height = f64::from(layout.cell.height) / 2.0;
-    let corners = [
-        (x - half_width, y - half_height),
-        (x + half_width, y + half_height),
-    ];
-    if cell.n > 0 {
-        let share = cell.n as f64 / cell.all as f64;
-        picture.fill(corners, Ink::Share(share));
-    }
+    /// Draws the cells of a row. The colour of a cell shows its share of the counts in the row.
+    fn draw_row(&self, picture: &mut Picture, row: usize, counts: &[u64]) {
+        let half_width = f64::from(self.cell.width) / 2.0;
+        let half_height = f64::from(self.cell.height) / 2.0;
+        let half_line = f64::from(TEXT_SIZE) / 2.0 + 1.0;
+        let all: u64 = counts.iter().sum();
 
-    // Correct predictions are on the diagonal.
-    let is_right = cell.row == cell.column;
-    let edge = if is_right { Ink::Muted } else { Ink::Grid };
-    if layout.has_names || is_right {
-        picture.frame(corners, edge);
-    }
-    if cell.n == 0 || !layout.has_numbers {
-        return;
-    }
+        for (column, &n) in counts.iter().enumerate() {
+            let (x, y) = self.middle(row, column);
+            let corners = [
+                (x - half_width, y - half_height),
+                (x + half_width, y + half_height),
+            ];
+            if n > 0 {
+                picture.fill(corners, Ink::Share(n as f64 / all as f64));
+            }
 
-    let half_line = f64::from(TEXT_SIZE) / 2.0 + 1.0;
-    let share = percent(cell.n, cell.all);
-    for (text, y) in [(count(cell.n), y - half_line), (share, y + half_line)] {
-        picture.text((x, y), Anchor::Middle, Ink::Text, &text);
+            // Correct predictions are on the diagonal.
+            let is_right = row == column;
+            let edge = if is_right { Ink::Muted } else { Ink::Grid };
+            if self.has_names || is_right {
+                picture.frame(corners, edge);
+            }
+            if n > 0 && self.has_numbers {
+                for (text, y) in [(count(n), y - half_line), (percent(n, all), y + half_line)] {
+                    picture.text((x, y), Anchor::Middle, Ink::Text, &text);
+                }
+            }
+        }
     }
 }
 

@@ -24,12 +24,13 @@ use self::svg::Picture;
 use crate::table::Table;
 use crate::text::{Shown, TEXT_CHARS_MAX};
 
+pub use self::png::encode_png;
 pub use bars::{Bars, Series};
 pub use funnel::{Funnel, Step};
 pub use grid::Grid;
 pub use heat_map::HeatMap;
 pub use histogram::Histogram;
-pub use lines::{Line, Lines, Spread};
+pub use lines::{Line, Lines};
 pub use matrix::Matrix;
 pub use photo::Photo;
 pub(crate) use scatter::rules;
@@ -132,7 +133,9 @@ fn legend(names: &[&str]) -> Markup {
 /// What each kind of plot shows of its numbers.
 trait Drawing {
     /// Returns the plot as a vector drawing, or `None` if the plot is an image of pixels.
-    fn picture(&self) -> Option<Picture>;
+    fn picture(&self) -> Option<Picture> {
+        None
+    }
 
     /// Summarizes the chart in one sentence for readers who cannot see it.
     fn summary(&self) -> String;
@@ -185,10 +188,12 @@ fn is_drawable(value: f64) -> bool {
 }
 
 /// A range of numeric values.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    low: f64,
-    high: f64,
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Span {
+    /// The low end of the range.
+    pub low: f64,
+    /// The high end of the range.
+    pub high: f64,
 }
 
 impl Span {

@@ -1,11 +1,10 @@
 //! Photos: pictures in colours of their own, without axes.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, html};
+use png::ColorType;
 
-use super::svg::Picture;
-use super::{Drawing, png};
+use super::Drawing;
+use super::png::address;
 use crate::table::Table;
 
 /// A picture in colours.
@@ -18,13 +17,9 @@ pub struct Photo {
 }
 
 impl Drawing for Photo {
-    fn picture(&self) -> Option<Picture> {
-        None
-    }
-
     fn drawing(&self, alt: &str) -> Markup {
-        let picture = STANDARD.encode(png::colours(&self.pixels, self.width));
-        html! { img.photo alt=(alt) src={ "data:image/png;base64," (picture) }; }
+        let pixels = self.pixels.as_flattened();
+        html! { img.photo alt=(alt) src=(address(self.width, ColorType::Rgb, pixels)); }
     }
 
     fn summary(&self) -> String {

@@ -1,6 +1,8 @@
-//! Small pictures as PNG files: with one byte per pixel, an index into a colour map, or with three, its colours.
+//! Pictures as PNG files with 8 bits per channel. The bytes depend only on the pixels.
 
-use png::{BitDepth, ColorType, Encoder};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use png::{BitDepth, ColorType, Encoder, EncodingError};
 
 /// Key colours of the colour map, from dark to bright; colours in between are interpolated. The values are those of
 /// matplotlib's magma at the same positions.
@@ -16,19 +18,17 @@ const COLOURS: [[u8; 3]; 9] = [
     [252, 253, 191],
 ];
 
-/// Encodes pixels, which are indices into the colour map, as a PNG. Rows begin at the top and have `width` pixels.
-pub(super) fn palette(pixels: &[u8], width: usize) -> Vec<u8> {
-    encode(pixels, width, ColorType::Indexed)
-}
-
-/// Encodes pixels of red, green and blue as a PNG. Rows begin at the top and have `width` pixels.
-pub(super) fn colours(pixels: &[[u8; 3]], width: usize) -> Vec<u8> {
-    encode(pixels.as_flattened(), width, ColorType::Rgb)
-}
-
-fn encode(bytes: &[u8], width: usize, colours: ColorType) -> Vec<u8> {
-    let row_bytes = width * colours.samples();
-    let height = bytes.len().checked_div(row_bytes).unwrap_or(0);
+/// Encodes a picture as a PNG file. `pixels` contains the lines from top to bottom, each with its pixels from left to right
+/// and with interleaved channels. The pixels of an indexed picture are indices into the colour map.
+///
+/// # Errors
+/// The length of `pixels` does not match the width and height, or one of them is 0 or above 2³¹ − 1.
+pub fn encode_png(
+    width: usize,
+    height: usize,
+    colours: ColorType,
+    pixels: &[u8],
+) -> Result<Vec<u8>, EncodingError> {
     let mut file = Vec::new();
     let mut encoder = Encoder::new(&mut file, width as u32, height as u32);
     encoder.set_color(colours);
@@ -37,15 +37,18 @@ fn encode(bytes: &[u8], width: usize, colours: ColorType) -> Vec<u8> {
         encoder.set_palette(colour_map());
     }
 
-    let written = encoder.write_header().and_then(|mut writer| {
-        writer.write_image_data(bytes)?;
-        writer.finish()
-    });
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    writer.finish()?;
+    Ok(file)
+}
+
+/// Returns the address of an image with these pixels, which the address contains.
+pub(super) fn address(width: usize, colours: ColorType, pixels: &[u8]) -> String {
+    let height = pixels.len().checked_div(width * colours.samples());
     // Encoding fails only for a picture without pixels, which no chart contains.
-    match written {
-        Ok(()) => file,
-        Err(_) => Vec::new(),
-    }
+    let file = encode_png(width, height.unwrap_or(0), colours, pixels).unwrap_or_default();
+    format!("data:image/png;base64,{}", STANDARD.encode(file))
 }
 
 fn colour_map() -> Vec<u8> {
@@ -82,14 +85,32 @@ mod tests {
 
     #[test]
     fn a_picture_has_its_size_and_chunks() {
-        let png = palette(&[0, 128, 255, 1, 2, 3], 3);
+        let png = encode_png(3, 2, ColorType::Indexed, &[0, 128, 255, 1, 2, 3]).unwrap();
         assert_eq!(&png[16..24], [0, 0, 0, 3, 0, 0, 0, 2]);
         for kind in [&b"IHDR"[..], b"PLTE", b"IDAT", b"IEND"] {
             assert!(png.windows(4).any(|part| part == kind));
         }
-        let png = colours(&[[1, 2, 3]; 6], 3);
+        let png = encode_png(3, 2, ColorType::Rgb, [[1, 2, 3]; 6].as_flattened()).unwrap();
         assert_eq!(&png[16..24], [0, 0, 0, 3, 0, 0, 0, 2]);
         // The checksum of an empty IEND chunk is the same in every PNG file.
         assert!(png.ends_with(&[0xae, 0x42, 0x60, 0x82]));
+    }
+
+    #[test]
+    fn pixels_come_back() {
+        for color in [ColorType::Grayscale, ColorType::Rgb] {
+            for (width, height) in [(1, 1), (7, 5), (1, 9), (300, 40)] {
+                let n = width * color.samples() * height;
+                let pixels: Vec<u8> = (0..n).map(|i| (i * i * 31 % 251) as u8).collect();
+                let file = encode_png(width, height, color, &pixels).unwrap();
+
+                let decoder = png::Decoder::new(std::io::Cursor::new(file));
+                let mut reader = decoder.read_info().expect("a header");
+                let mut read = vec![0; reader.output_buffer_size().expect("a size")];
+                let info = reader.next_frame(&mut read).expect("pixels");
+                assert_eq!((info.width as usize, info.height as usize), (width, height));
+                assert_eq!((info.color_type, read), (color, pixels));
+            }
+        }
     }
 }

@@ -3,14 +3,12 @@
 //! which the page's style reacts. Names need no script either: a browser shows the `title` of the element below the
 //! pointer.
 
-use std::fmt::Write;
-
-use maud::{Escaper, Markup, html};
+use maud::{Markup, html};
 
 use super::svg::{Ink, Picture, WIDTH};
 use super::{Drawing, Span};
 use crate::table::{Cell, Table};
-use crate::text::{Shown, TEXT_CHARS_MAX, count, fraction};
+use crate::text::{Shown, TEXT_CHARS_MAX, count, fraction, label};
 
 /// Height of the drawing, in SVG units.
 const HEIGHT: u32 = 400;
@@ -62,15 +60,6 @@ struct Tally {
 }
 
 impl Scatter {
-    fn points_picture(&self) -> Picture {
-        let mut picture = Picture::new(WIDTH, HEIGHT);
-        let corner = (f64::from(WIDTH) - 1.0, f64::from(HEIGHT) - 1.0);
-        picture.frame([(0.0, 0.0), corner], Ink::Grid);
-        // Points of one kind share an element that sets their look.
-        self.write_points(&mut picture.marks);
-        picture
-    }
-
     /// Writes an SVG element for the points of each group and verdict. Wrong ones come last so that they stay visible.
     fn write_points(&self, marks: &mut String) {
         let Some(place_of) = self.places() else {
@@ -88,30 +77,20 @@ impl Scatter {
 
         for (verdict, verdict_name) in verdicts {
             for &group in &groups {
-                let mut dots = Dots::default();
-                for point in &self.points {
-                    if point.is_right == verdict
-                        && self.group_of(point) == group
-                        && let Some(place) = place_of(point)
-                    {
-                        dots.add(place, &point.name);
-                    }
-                }
+                let of_kind =
+                    |point: &&Point| point.is_right == verdict && self.group_of(point) == group;
+                let dots = dots(self.points.iter().filter(of_kind), &place_of);
                 if dots.is_empty() {
                     continue;
                 }
 
                 let ink = group.map_or(Ink::Muted, Ink::Series);
                 let name = group.map_or("none".to_owned(), |group| group.to_string());
-                // Writing to a string cannot fail.
-                let _ = write!(
-                    marks,
+                *marks += &format!(
                     "<g class=\"l p k{} g{name} {verdict_name}\" stroke-linecap=\"round\" stroke-width=\"5\" \
-                     stroke-opacity=\".7\">",
+                     stroke-opacity=\".7\">{dots}</g>",
                     ink.code()
                 );
-                dots.write(marks);
-                marks.push_str("</g>");
             }
         }
     }
@@ -164,7 +143,12 @@ impl Scatter {
 
 impl Drawing for Scatter {
     fn picture(&self) -> Option<Picture> {
-        Some(self.points_picture())
+        let mut picture = Picture::new(WIDTH, HEIGHT);
+        let corner = (f64::from(WIDTH) - 1.0, f64::from(HEIGHT) - 1.0);
+        picture.frame([(0.0, 0.0), corner], Ink::Grid);
+        // Points of one kind share an element that sets their look.
+        self.write_points(&mut picture.marks);
+        Some(picture)
     }
 
     /// Returns the drawing below the buttons that choose its colours. The page's style contains the rules ([`rules`]).
@@ -194,7 +178,7 @@ impl Drawing for Scatter {
                     li { span.swatch.unknown {} "unlabelled" }
                 }
             }
-            div.plot { (self.points_picture().markup(alt)) }
+            div.plot { @if let Some(picture) = self.picture() { (picture.markup(alt)) } }
         }
     }
 
@@ -238,38 +222,30 @@ impl Drawing for Scatter {
     }
 }
 
-/// SVG elements of points that look the same.
-#[derive(Clone, Debug, Default)]
-struct Dots {
-    /// One path for all points without a name, a tenth of the size of one element per point.
-    nameless: String,
-    /// One element for each point with a name.
-    named: String,
-}
-
-impl Dots {
-    fn add(&mut self, (x, y): (f64, f64), name: &str) {
-        // A line of length 0 is drawn as a dot because its ends are round. Writing to a string cannot fail.
-        if name.is_empty() {
-            let _ = write!(self.nameless, "M{x:.1} {y:.1}h0");
-            return;
+/// Returns the SVG elements of points that look the same: one path for all points without a name, a tenth of the size of
+/// one element per point, and one element for each point with a name.
+fn dots<'a>(
+    points: impl Iterator<Item = &'a Point>,
+    place_of: impl Fn(&Point) -> Option<(f64, f64)>,
+) -> String {
+    let (mut nameless, mut named) = (String::new(), String::new());
+    for point in points {
+        let Some((x, y)) = place_of(point) else {
+            continue;
+        };
+        // A line of length 0 is drawn as a dot because its ends are round.
+        let dot = format!("M{x:.1} {y:.1}h0");
+        if point.name.is_empty() {
+            nameless += &dot;
+        } else {
+            let name = label(&point.name, NAME_CHARS_MAX);
+            named += &html! { path d=(dot) { title { (name) } } }.into_string();
         }
-        let _ = write!(self.named, "<path d=\"M{x:.1} {y:.1}h0\"><title>");
-        let name = Shown::new(name, NAME_CHARS_MAX).text;
-        let _ = write!(Escaper::new(&mut self.named), "{name}");
-        self.named.push_str("</title></path>");
     }
-
-    fn is_empty(&self) -> bool {
-        self.nameless.is_empty() && self.named.is_empty()
+    if nameless.is_empty() {
+        return named;
     }
-
-    fn write(&self, marks: &mut String) {
-        if !self.nameless.is_empty() {
-            let _ = write!(marks, "<path d=\"{}\"/>", self.nameless);
-        }
-        marks.push_str(&self.named);
-    }
+    format!("<path d=\"{nameless}\"/>{named}")
 }
 
 impl Tally {
@@ -288,11 +264,7 @@ impl Tally {
 pub(crate) fn rules(groups: usize) -> String {
     let mut rules = String::new();
     for place in 0..groups.min(ALONE_MAX) {
-        // Writing to a string cannot fail.
-        let _ = write!(
-            rules,
-            ".only-{place}:checked~.plot .p:not(.g{place}){{--ink:var(--line)}}"
-        );
+        rules += &format!(".only-{place}:checked~.plot .p:not(.g{place}){{--ink:var(--line)}}");
     }
     rules
 }

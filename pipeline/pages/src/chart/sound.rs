@@ -2,8 +2,6 @@
 //!
 //! The sound is a WAVE file embedded in the page, because a page loads no other files. The file is written here from
 //! samples: no byte of the source file reaches a browser's decoder.
-//!
-//! Layout of the file: IBM and Microsoft, Multimedia Programming Interface and Data Specifications 1.0 (1991).
 
 use std::fmt::Write;
 
@@ -13,6 +11,7 @@ use maud::{Markup, PreEscaped, html};
 
 use super::svg::{Ink, WIDTH};
 use crate::text::number;
+use crate::wav::wave_of_integers;
 
 /// Height of a waveform, in SVG units.
 const HEIGHT: u32 = 56;
@@ -20,13 +19,6 @@ const HEIGHT: u32 = 56;
 const SPANS: usize = 240;
 /// Maximum number of samples of one sound in a page: more than 90 s at 44.1 kHz, or 11 MB in base64.
 const SAMPLES_MAX: usize = 1 << 22;
-
-/// The format code `WAVE_FORMAT_PCM` of a WAVE file.
-const PCM: u16 = 1;
-/// Bytes per sample in the WAVE file.
-const SAMPLE_BYTES: u16 = 2;
-/// Size of the WAVE file without samples and its first 8 bytes: `WAVE`, and the headers and bodies of two chunks.
-const OTHER_BYTES: u32 = 4 + (8 + 16) + 8;
 
 /// A sound of one channel, to be shown and played in a page.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,10 +43,10 @@ impl Sound {
             return html! {};
         }
 
-        let address = format!(
-            "data:audio/wav;base64,{}",
-            STANDARD.encode(self.wave_file())
-        );
+        let Some(file) = wave_of_integers(self.samples(), self.sample_rate_hz) else {
+            return html! {};
+        };
+        let address = format!("data:audio/wav;base64,{}", STANDARD.encode(file));
         let span_s = self.samples().len() as f64 / f64::from(self.sample_rate_hz);
         html! {
             div.sound {
@@ -89,37 +81,6 @@ impl Sound {
         let code = Ink::Series(0).code();
         format!("<path class=\"l k{code}\" stroke-width=\"{step:.1}\" d=\"{path}\"/>")
     }
-
-    /// Returns a WAVE file of 16-bit integers, which every browser can play.
-    fn wave_file(&self) -> Vec<u8> {
-        let samples = self.samples();
-        // There are at most `SAMPLES_MAX` samples, so the cast cannot overflow.
-        let sample_bytes = samples.len() as u32 * u32::from(SAMPLE_BYTES);
-        let bytes_per_s = self.sample_rate_hz.saturating_mul(SAMPLE_BYTES.into());
-
-        let mut file = Vec::with_capacity((OTHER_BYTES + sample_bytes) as usize + 8);
-        file.extend(b"RIFF");
-        file.extend((OTHER_BYTES + sample_bytes).to_le_bytes());
-        file.extend(b"WAVE");
-
-        file.extend(b"fmt ");
-        file.extend(16_u32.to_le_bytes());
-        file.extend(PCM.to_le_bytes());
-        file.extend(1_u16.to_le_bytes()); // channels
-        file.extend(self.sample_rate_hz.to_le_bytes());
-        file.extend(bytes_per_s.to_le_bytes());
-        file.extend(SAMPLE_BYTES.to_le_bytes());
-        file.extend((8 * SAMPLE_BYTES).to_le_bytes());
-
-        file.extend(b"data");
-        file.extend(sample_bytes.to_le_bytes());
-        for sample in samples {
-            // The cast converts NaN to 0.
-            let value = (sample.clamp(-1.0, 1.0) * f32::from(i16::MAX)).round() as i16;
-            file.extend(value.to_le_bytes());
-        }
-        file
-    }
 }
 
 /// Returns the distance of a sample from the top of the waveform, in SVG units.
@@ -142,17 +103,6 @@ mod tests {
             from_s: 3.0,
             samples: samples.to_vec(),
         }
-    }
-
-    #[test]
-    fn a_file_says_what_it_holds() {
-        let wanted = [
-            &b"RIFF\x2a\0\0\0WAVE"[..],
-            b"fmt \x10\0\0\0\x01\0\x01\0\x22\x56\0\0\x44\xac\0\0\x02\0\x10\0",
-            b"data\x06\0\0\0\xff\x7f\x01\x80\0\0",
-        ];
-        // Samples beyond full scale are clipped, and NaN is silence.
-        assert_eq!(sound(&[2.0, -1.0, f32::NAN]).wave_file(), wanted.concat());
     }
 
     #[test]

@@ -1,17 +1,15 @@
 //! `wavemill catalog`: table metadata with which other engines read a version of a store.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use wavemill_schemas::text::{counted, shown_lines};
+use wavemill_schemas::text::counted;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::interrupt::PartialFile;
-use wavemill_terminal::output::{self, stdout};
 
-use super::VersionArgs;
 use super::export::NewFolder;
+use super::{VersionArgs, print_report};
 use crate::export::catalogs::{self, CatalogFormat, CatalogJob, CatalogReport};
 
 const EXAMPLES: &str = "\
@@ -69,12 +67,7 @@ impl CatalogCommand {
             .map_err(|error| error.about(&folder.part, &self.out))?;
         folder.finish()?;
 
-        if self.json {
-            writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
-        } else {
-            output::report(&shown_lines(&self.summary(&report)));
-        }
-        Ok(0)
+        print_report(&report, self.json, || self.summary(&report))
     }
 
     fn summary(&self, report: &CatalogReport) -> String {

@@ -1,7 +1,7 @@
 //! `wavemill export`: writes a feature of a store as files for other tools.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -10,16 +10,16 @@ use indicatif::DecimalBytes;
 use wavemill_extract::run::RunMonitor;
 use wavemill_schemas::durable::{folder_of, settle_folder, sync_tree};
 use wavemill_schemas::exit::{Classified, Kind};
-use wavemill_schemas::text::{counted, shown_lines};
+use wavemill_schemas::text::counted;
 use wavemill_store::Store;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::{OPENINGS_MAX, cannot_write, lock_part, part_of, require_own};
 use wavemill_terminal::interrupt::PartialFile;
-use wavemill_terminal::output::{self, OutputArgs, stdout};
+use wavemill_terminal::output::OutputArgs;
 
-use super::VersionArgs;
 use super::progress::accompanied;
 use super::store::require_kept;
+use super::{VersionArgs, print_report};
 use crate::export::{self, ExportError, Format, Job, Report};
 
 const EXAMPLES: &str = "\
@@ -95,13 +95,9 @@ impl ExportCommand {
         })?;
         folder.finish()?;
 
-        if self.json {
-            writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
-        } else {
-            let text = self.summary(&report, OutputArgs::get().verbose);
-            output::report(&shown_lines(&text));
-        }
-        Ok(0)
+        print_report(&report, self.json, || {
+            self.summary(&report, OutputArgs::get().verbose)
+        })
     }
 
     fn summary(&self, report: &Report, verbose: bool) -> String {

@@ -1,5 +1,6 @@
 //! `wavemill extract`: turns metadata and audio into a committed version.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -9,7 +10,7 @@ use anyhow::Result;
 use clap::Args;
 use indicatif::{DecimalBytes, HumanDuration};
 use wavemill_catalog::{Duplicates, MetadataFiles};
-use wavemill_extract::run::{self, FileReuse, Job, Preview, Report, RunMonitor, SplitChanges};
+use wavemill_extract::run::{self, Job, Preview, Report, RunMonitor, SplitChanges};
 use wavemill_extract::settings::{MAX_SHRINK, MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 use wavemill_kernels::Level;
 use wavemill_schemas::number::number;
@@ -402,19 +403,15 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     if counts.clips_written == 0 {
         text += "  warning: no clip has rows; the table rejects lists the reasons (see `wavemill sql`)\n";
     }
-    let FileReuse {
-        shards_reused,
-        files_rewritten,
-        files_new,
-    } = report.reuse;
-    if shards_reused > 0 {
-        let files = counted(shards_reused, "feature file");
+    let reuse = report.reuse;
+    if reuse.shards_reused > 0 {
+        let files = counted(reuse.shards_reused, "feature file");
         text += &format!("  {files} already existed\n");
     }
     if report.rows_taken_over > 0 {
         text += &format!(
-            "  files: {files_rewritten} rewritten, {files_new} new; clips decoded {}, rows taken over {}\n",
-            report.clips_decoded, report.rows_taken_over
+            "  files: {} rewritten, {} new; clips decoded {}, rows taken over {}\n",
+            reuse.files_rewritten, reuse.files_new, report.clips_decoded, report.rows_taken_over
         );
     }
     if report.files_equal > 0 {
@@ -442,12 +439,12 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     text
 }
 
+fn seconds_by_part(parts: &BTreeMap<&str, f64>) -> String {
+    let parts = parts.iter().map(|(part, s)| format!("{part} {s:.1}"));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
 fn describe_cpu(report: &Report) -> String {
-    let seconds: Vec<String> = report
-        .cpu_s
-        .iter()
-        .map(|(stage, s)| format!("{stage} {s:.1}"))
-        .collect();
     // Idle workers indicate that reading, memory or a device limits the run's speed, or that there are few clips.
     let busy = match report.workers_busy {
         Some(busy) => format!("; workers busy {:.0} %", busy * 100.0),
@@ -455,21 +452,14 @@ fn describe_cpu(report: &Report) -> String {
     };
     format!(
         "  CPU seconds: {}{busy}; read {}\n",
-        seconds.join(", "),
+        seconds_by_part(&report.cpu_s),
         DecimalBytes(report.bytes_read)
     )
 }
 
 /// Formats the wall-clock seconds of each phase, and the files of the version.
 fn details(report: &Report) -> String {
-    let seconds: Vec<String> = report
-        .wall_s
-        .iter()
-        .map(|(part, s)| format!("{part} {s:.1}"))
-        .collect();
-
-    let mut text = format!("  wall seconds: {}\n", seconds.join(", "));
-
+    let mut text = format!("  wall seconds: {}\n", seconds_by_part(&report.wall_s));
     for file in &report.files {
         text += &format!(
             "  {}: {}, {}\n",
@@ -481,25 +471,18 @@ fn details(report: &Report) -> String {
     text
 }
 
-fn describe_duplicates(
-    Duplicates {
-        clips_hashed,
-        recordings,
-        clips,
-        clips_near,
-    }: Duplicates,
-) -> String {
-    let near = clips_near.map_or(String::new(), |clips| {
+fn describe_duplicates(found: Duplicates) -> String {
+    let near = found.clips_near.map_or(String::new(), |clips| {
         format!("; {clips} clips have near copies")
     });
-    let copies = match clips {
+    let copies = match found.clips {
         0 => "no copies".to_owned(),
-        _ => format!(
-            "{clips} clips are copies of {}",
-            counted(recordings, "recording")
+        clips => format!(
+            "copies: {} in {clips} clips",
+            counted(found.recordings, "recording")
         ),
     };
-    format!("{clips_hashed} clips hashed: {copies}{near}")
+    format!("{} clips hashed; {copies}{near}", found.clips_hashed)
 }
 
 /// Formats the differences from the store's latest version and the work that they require; empty for a new store.
@@ -513,18 +496,17 @@ fn describe_growth(preview: &Preview) -> String {
     }
 
     if let Some(work) = &preview.work {
-        let FileReuse {
-            shards_reused,
-            files_rewritten,
-            files_new,
-        } = work.reuse;
+        let reuse = work.reuse;
         text += &format!(
             "work: {} to decode, {} to take over\n",
             counted(work.clips_to_decode, "clip"),
             counted(work.rows_to_take_over, "row")
         );
         text += &format!(
-            "files: {shards_reused} already exist, {files_rewritten} to rewrite, {files_new} new; {} before compression\n",
+            "files: {} already exist, {} to rewrite, {} new; {} before compression\n",
+            reuse.shards_reused,
+            reuse.files_rewritten,
+            reuse.files_new,
             DecimalBytes(work.bytes_to_write)
         );
         text += &format!(

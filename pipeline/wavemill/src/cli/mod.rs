@@ -27,21 +27,24 @@ pub mod train;
 mod views;
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Command};
+use serde::Serialize;
 use wavemill_runtime::panics;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::number::number;
+use wavemill_schemas::text::shown_lines;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_store::{Store, StoreError, StorePlace};
 use wavemill_terminal::command::{self, Subcommand, subcommand, with_subcommands};
 use wavemill_terminal::exit::{UsageError, finish};
 use wavemill_terminal::help::with_groups;
 use wavemill_terminal::interrupt::at_once;
-use wavemill_terminal::output::OutputArgs;
+use wavemill_terminal::output::{self, OutputArgs, stdout};
 use wavemill_terminal::with_local_paths;
 
 use completions::CompletionsCommand;
@@ -213,6 +216,20 @@ impl WaitArgs {
     const fn duration(self) -> Duration {
         Duration::from_secs(self.seconds)
     }
+}
+
+/// Prints the report of a command, as JSON on stdout or as text on stderr, and returns the exit code.
+fn print_report(
+    report: &impl Serialize,
+    as_json: bool,
+    text: impl FnOnce() -> String,
+) -> Result<u8> {
+    if as_json {
+        writeln!(stdout(), "{}", serde_json::to_string(report)?)?;
+    } else {
+        output::report(&shown_lines(&text()));
+    }
+    Ok(0)
 }
 
 /// Parses a command from `line` as if it had been typed, so that the defaults of its flags apply.

@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 use wavemill_schemas::text::shown;
 
+use crate::serve::text as text_of;
+
 /// Number of spaces between two columns of a table.
 const GAP: usize = 2;
 
@@ -106,10 +108,6 @@ impl Song<'_> {
 fn probability(of: &Map<String, Value>) -> String {
     let value = of.get("probability").and_then(Value::as_f64);
     value.map_or(String::new(), |value| format!(" {value:.2}"))
-}
-
-fn text_of<'a>(line: &'a Map<String, Value>, key: &str) -> &'a str {
-    line.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Formats a prediction as `Metal 0.91`, as `Metal (mean: Rock 0.48)` if most segments have another class than their

@@ -1,7 +1,6 @@
 //! This program and the programs beside it, for commands that start them.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -18,18 +17,10 @@ pub fn starts_with(arguments: Vec<OsString>) {
 }
 
 /// Returns the command that starts this program.
-///
-/// # Errors
-/// The path of this process's executable is unknown.
-pub(super) fn this_program() -> io::Result<Command> {
-    match WORDS.get().and_then(|arguments| arguments.split_first()) {
-        Some((program, args)) => {
-            let mut command = Command::new(program);
-            command.args(args);
-            Ok(command)
-        }
-        None => Ok(Command::new(std::env::current_exe()?)),
-    }
+pub(super) fn this_program() -> Command {
+    let mut command = Command::new(executable());
+    command.args(WORDS.get().into_iter().flatten().skip(1));
+    command
 }
 
 /// Returns the words with which the user can start this program again in a shell: as it was started, or its name alone

@@ -139,19 +139,14 @@ fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
 /// Checks the SQL of the cleaning steps. Only its syntax can be checked, because table and column names are known only
 /// with the data.
 fn check_sql(steps: &[CleanStep]) -> Result<()> {
-    for CleanStep {
-        step,
-        predicate,
-        sql,
-    } in steps
-    {
-        let query = match (sql, predicate) {
+    for step in steps {
+        let query = match (&step.sql, &step.predicate) {
             (Some(sql), _) => parse_query(sql),
             (None, Some(predicate)) => parse_where("*", predicate),
             (None, None) => continue,
         };
         if let Err(error) = query {
-            return Err(UsageError(format!("catalog.clean.{step}: {error}")).into());
+            return Err(UsageError(format!("catalog.clean.{}: {error}", step.step)).into());
         }
     }
     Ok(())

@@ -1,6 +1,5 @@
 //! `wavemill report`: shows a version of a store as an HTML page.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -16,9 +15,8 @@ use wavemill_sql::Limits;
 use wavemill_store::Store;
 use wavemill_terminal::exit::UsageError;
 use wavemill_terminal::files::{require_replaceable, write_text};
-use wavemill_terminal::output::{self, stdout};
 
-use super::{VersionArgs, require_outside};
+use super::{VersionArgs, print_report, require_outside};
 use crate::report::{self, Subject};
 
 const EXAMPLES: &str = "\
@@ -96,7 +94,15 @@ impl ReportCommand {
             sections: sections.map(|section| section.title.as_str()).collect(),
             seconds: start.elapsed().as_secs_f64(),
         };
-        self.print_summary(&written).map(|()| 0)
+        print_report(&written, self.json, || {
+            format!(
+                "version {version}: {} ({}, {} sections, {:.1} s)\n",
+                shown(&out.display().to_string()),
+                wavemill_pages::bytes(html.len() as u64),
+                page.sections.len(),
+                written.seconds
+            )
+        })
     }
 
     /// Opens the archive of audio if `--audio` is given.
@@ -116,22 +122,6 @@ impl ReportCommand {
             UsageError(format!("--audio: {message}"))
         })?;
         Ok(Some(archive))
-    }
-
-    fn print_summary(&self, written: &Written<'_>) -> Result<()> {
-        if self.json {
-            writeln!(stdout(), "{}", serde_json::to_string(written)?)?;
-            return Ok(());
-        }
-        output::report(&format!(
-            "version {}: {} ({}, {} sections, {:.1} s)\n",
-            written.version,
-            shown(&written.out.display().to_string()),
-            wavemill_pages::bytes(written.bytes as u64),
-            written.sections.len(),
-            written.seconds
-        ));
-        Ok(())
     }
 }
 

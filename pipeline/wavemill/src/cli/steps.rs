@@ -6,19 +6,18 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Arg, Args};
-use serde::Serialize;
 use wavemill_extract::run::{
     self, Part, PlanReport, Report, RunMonitor, Share, WorkJob, WorkReport,
 };
 use wavemill_extract::settings::Settings;
 use wavemill_schemas::number::number;
-use wavemill_schemas::text::{counted, shown_lines};
+use wavemill_schemas::text::counted;
 use wavemill_store::StorePlace;
-use wavemill_terminal::output::{self, stdout};
+use wavemill_terminal::output::stdout;
 
-use super::WaitArgs;
-use super::extract::{ExtractCommand, MachineArgs, print_plan, print_report, print_warnings};
+use super::extract::{self, ExtractCommand, MachineArgs, print_plan, print_warnings};
 use super::progress::accompanied;
+use super::{WaitArgs, print_report};
 
 const PLAN_EXAMPLES: &str = "\
 Examples:
@@ -73,11 +72,10 @@ impl PlanCommand {
         };
         let report = accompanied(&monitor, || self.report(&monitor))?;
         print_warnings(&report.warnings);
-        if extract.json {
-            return print_json(&report);
+        print_report(&report, extract.json, || plan_summary(&report))?;
+        if !extract.json {
+            writeln!(stdout(), "{}", report.plan_id)?;
         }
-        output::report(&shown_lines(&plan_summary(&report)));
-        writeln!(stdout(), "{}", report.plan_id)?;
         Ok(0)
     }
 
@@ -132,11 +130,7 @@ impl WorkCommand {
         let monitor = RunMonitor::default();
         let report = accompanied(&monitor, || self.report(&monitor))?;
         print_warnings(&report.warnings);
-        if self.json {
-            return print_json(&report);
-        }
-        output::report(&shown_lines(&work_summary(&report)));
-        Ok(0)
+        print_report(&report, self.json, || work_summary(&report))
     }
 
     /// Writes the part.
@@ -178,7 +172,7 @@ impl CommitCommand {
         let start = Instant::now();
         let report = accompanied(&monitor, || self.report(&monitor))?;
         print_warnings(&report.warnings);
-        print_report(report, Vec::new(), start.elapsed(), self.json)
+        extract::print_report(report, Vec::new(), start.elapsed(), self.json)
     }
 
     /// Commits the version.
@@ -191,48 +185,30 @@ impl CommitCommand {
     }
 }
 
-fn print_json(report: &impl Serialize) -> Result<u8> {
-    writeln!(stdout(), "{}", serde_json::to_string(report)?)?;
-    Ok(0)
-}
-
 fn plan_summary(report: &PlanReport) -> String {
-    let PlanReport {
-        version,
-        shards,
-        clips,
-        files_reused,
-        ..
-    } = report;
+    let version = report.version;
+    let clips = counted(report.clips, "clip");
     if report.nothing_to_do {
-        let clips = counted(*clips, "clip");
         return format!("nothing to do: version {version} is up to date ({clips})\n");
     }
     format!(
-        "version {version} planned: {} in {}; {} already existed\n",
-        counted(*clips, "clip"),
-        counted(*shards, "shard"),
-        counted(*files_reused, "feature file")
+        "version {version} planned: {clips} in {}; {} already existed\n",
+        counted(report.shards, "shard"),
+        counted(report.files_reused, "feature file")
     )
 }
 
 fn work_summary(report: &WorkReport) -> String {
-    let WorkReport {
-        shards,
-        clips,
-        clips_rejected,
-        files_written,
-        files_reused,
-        ..
-    } = report;
     if report.committed {
         return "nothing to do: the plan is committed\n".to_owned();
     }
     format!(
-        "{} finished: {}, {clips_rejected} rejected; {} written, {files_reused} already existed\n",
-        counted(*shards, "shard"),
-        counted(*clips, "clip"),
-        counted(*files_written, "feature file")
+        "{} finished: {}, {} rejected; {} written, {} already existed\n",
+        counted(report.shards, "shard"),
+        counted(report.clips, "clip"),
+        report.clips_rejected,
+        counted(report.files_written, "feature file"),
+        report.files_reused
     )
 }
 

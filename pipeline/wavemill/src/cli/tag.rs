@@ -1,14 +1,11 @@
 //! `wavemill tag`: gives names to versions.
 
-use std::io::Write;
-
 use anyhow::Result;
 use clap::Args;
 use wavemill_schemas::version_name::{TagName, VersionName};
 use wavemill_store::{Store, StorePlace, TagReport};
-use wavemill_terminal::output::{report, stdout};
 
-use super::WaitArgs;
+use super::{WaitArgs, print_report};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,12 +43,7 @@ impl TagCommand {
     pub fn run(&self) -> Result<u8> {
         let store = Store::open(&self.store)?;
         let tagged = store.tag(&self.version, &self.name, self.wait.duration())?;
-        if self.json {
-            writeln!(stdout(), "{}", serde_json::to_string(&tagged)?)?;
-        } else {
-            report(&format_report(&tagged));
-        }
-        Ok(0)
+        print_report(&tagged, self.json, || format_report(&tagged))
     }
 }
 

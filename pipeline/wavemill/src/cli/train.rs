@@ -126,7 +126,7 @@ impl PredictCommand {
     /// Runs one model and writes its predictions to `said`, or to stdout if that is `None`. Returns the exit code.
     fn answer(&self, run: &Path, feature: &str, said: Option<&mut String>) -> Result<u8> {
         // The command is this very program, not another one of the same name on PATH.
-        let mut features = this_program()?
+        let mut features = this_program()
             .arg("features")
             .args(&self.clips.clips)
             .args(flags("--list", &self.clips.lists))
@@ -137,10 +137,7 @@ impl PredictCommand {
             // A signal from the terminal reaches only this program, which ends its child processes itself.
             .process_group(0)
             .spawn()?;
-        let mut stream = features
-            .stdout
-            .take()
-            .context("no pipe from the standard output of the child process")?;
+        let mut stream = features.stdout.take().expect("its stdout is a pipe");
         let features = ChildGuard::new(features);
 
         // If the stream is empty, `features` has already reported the error. The trainer would only report the missing
@@ -217,10 +214,7 @@ fn predict(run: &Path, mut stream: impl Read, said: Option<&mut String>) -> Resu
     }
 
     let mut child = command.spawn().context(CANNOT_START)?;
-    let mut stdin = child
-        .stdin
-        .take()
-        .context("no pipe to the standard input of the child process")?;
+    let mut stdin = child.stdin.take().expect("its stdin is a pipe");
     let stdout = child.stdout.take();
     let child = ChildGuard::new(child);
 

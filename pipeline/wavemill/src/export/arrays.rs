@@ -11,7 +11,7 @@ use super::error::ExportError;
 use super::keys::{KeyTable, Keys, key_columns};
 use super::output::OutFile;
 use super::reader::{Reader, Tensors};
-use super::{Format, names, npy};
+use super::{Format, npy};
 
 /// Writes the arrays and CSV files of all exported splits below `folder`.
 ///
@@ -42,14 +42,14 @@ fn array_a_split(
     array.put(&header(content, split))?;
     let mut table = table(content, split, folder)?;
 
-    reader.split(split, &as_strs(&columns(content)), |batch| {
+    reader.split(split, &columns(content), |batch| {
         let keys = Keys::from_batch(batch, content)?;
         let tensors = Tensors::from_batch(batch, content)?;
         for row in 0..batch.num_rows() {
             // This call only checks that the shape of the tensor matches its values.
             tensors.shape(row)?;
             array.put(&tensors.bytes(row))?;
-            table.row(&keys, row, "")?;
+            table.row(&keys, row, None)?;
         }
         reader.done(batch.num_rows());
         Ok(())
@@ -70,21 +70,16 @@ fn array_a_row(
     let mut table = table(content, split, folder)?;
     let descr = content.tensor.dtype.numpy_name();
 
-    reader.split(split, &as_strs(&columns(content)), |batch| {
+    reader.split(split, &columns(content), |batch| {
         let keys = Keys::from_batch(batch, content)?;
         let tensors = Tensors::from_batch(batch, content)?;
         for row in 0..batch.num_rows() {
-            let name = names::of_row(
-                keys.clip_key.value(row),
-                keys.segment.value(row),
-                keys.variant.value(row),
-            );
-            let name = format!("{name}.npy");
+            let name = format!("{}.npy", keys.file_name(row));
             let mut array = OutFile::create(&of_split.join(&name))?;
             array.put(&npy::header(descr, &tensors.shape(row)?))?;
             array.put(&tensors.bytes(row))?;
             array.finish()?;
-            table.row(&keys, row, &format!("{}/{name}", split.name))?;
+            table.row(&keys, row, Some(&format!("{}/{name}", split.name)))?;
         }
         reader.done(batch.num_rows());
         Ok(())
@@ -105,7 +100,7 @@ fn table(
     folder: &Path,
 ) -> Result<KeyTable, ExportError> {
     let path = folder.join(format!("{}.csv", split.name));
-    KeyTable::create(&path, content, content.is_ragged(), Format::Npy.name())
+    KeyTable::create(&path, content, content.is_ragged(), Format::Npy)
 }
 
 /// Returns the names of the key columns and the tensor columns.
@@ -113,9 +108,4 @@ pub(super) fn columns(content: &Content<'_>) -> Vec<String> {
     let mut columns = key_columns(content);
     columns.extend(tensors::columns(content.feature));
     columns
-}
-
-/// Converts column names to string slices, the type that [`Reader`] expects.
-pub(super) fn as_strs(columns: &[String]) -> Vec<&str> {
-    columns.iter().map(String::as_str).collect()
 }

@@ -11,7 +11,7 @@ use wavemill_schemas::manifest::TargetEntry;
 use super::content::{Content, ExportedSplit};
 use super::error::ExportError;
 use super::keys::{KeyTable, Keys, numbers};
-use super::output::OutFile;
+use super::output::write_new;
 use super::reader::{Reader, Tensors};
 use super::{Format, arrays, names};
 
@@ -56,7 +56,8 @@ pub(super) fn write(
     format: Format,
     mut make: impl FnMut(&Rows<'_>, usize) -> Result<Vec<u8>, ExportError>,
 ) -> Result<Vec<String>, ExportError> {
-    let folders = ClassFolders::new(content.target);
+    let classes = content.target.map_or(&[][..], |target| &target.classes);
+    let folders = names::of_classes(classes, &[UNLABELLED]);
     let mut missing = Vec::new();
     for split in &content.splits {
         let mut files = SplitFiles {
@@ -67,12 +68,15 @@ pub(super) fn write(
             made: BTreeSet::new(),
         };
         files.write(split, reader, folder, &mut make)?;
-        missing.extend(folders.missing(split, &files.made));
+        let absent = folders.iter().filter(|name| !files.made.contains(*name));
+        missing.extend(absent.map(|name| format!("{}/{name}", split.name)));
     }
 
     let mut notes = Vec::new();
     if let Some(target) = content.target {
-        folders.write_table(target, folder)?;
+        let path = folder.join("classes.csv");
+        let table = table_of_classes(target, &folders).map_err(ExportError::io_at(&path, "write"));
+        write_new(&path, &table?)?;
         notes.push(format!(
             "folders are classes of {}; classes.csv has their ids",
             target.name
@@ -88,64 +92,23 @@ pub(super) fn write(
     Ok(notes)
 }
 
-/// Folder names of the classes of a target.
-struct ClassFolders {
-    /// Folder names, in the order of class ids.
-    names: Vec<String>,
-}
-
-impl ClassFolders {
-    fn new(target: Option<&TargetEntry>) -> Self {
-        let classes = target.map_or(&[][..], |target| target.classes.as_slice());
-        Self {
-            names: names::of_classes(classes, &[UNLABELLED]),
-        }
+/// Returns a CSV file with the columns id, class and folder.
+fn table_of_classes(target: &TargetEntry, folders: &[String]) -> csv::Result<Vec<u8>> {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    table.write_record(["id", "class", "folder"])?;
+    for (id, (class, name)) in target.classes.iter().zip(folders).enumerate() {
+        table.write_record([&id.to_string(), class, name])?;
     }
-
-    fn name(&self, class: Option<usize>) -> &str {
-        match class {
-            Some(id) => &self.names[id],
-            None => UNLABELLED,
-        }
-    }
-
-    /// Returns the classes for which a split has no file.
-    fn missing(&self, split: &ExportedSplit, made: &BTreeSet<String>) -> Vec<String> {
-        let absent = self.names.iter().filter(|name| !made.contains(*name));
-        absent
-            .map(|name| format!("{}/{name}", split.name))
-            .collect()
-    }
-
-    /// Writes `classes.csv` with the columns id, class and folder.
-    fn write_table(&self, target: &TargetEntry, folder: &Path) -> Result<(), ExportError> {
-        let path = folder.join("classes.csv");
-        let written = self.table(target);
-        let written = written.map_err(std::io::Error::other);
-        let written = written.map_err(ExportError::io_at(&path, "write"))?;
-
-        let mut file = OutFile::create(&path)?;
-        file.put(&written)?;
-        file.finish()
-    }
-
-    fn table(&self, target: &TargetEntry) -> csv::Result<Vec<u8>> {
-        let mut table = csv::Writer::from_writer(Vec::new());
-        table.write_record(["id", "class", "folder"])?;
-        for (id, (class, name)) in target.classes.iter().zip(&self.names).enumerate() {
-            table.write_record([&id.to_string(), class, name])?;
-        }
-        table
-            .into_inner()
-            .map_err(|error| error.into_error().into())
-    }
+    let written = table.into_inner();
+    written.map_err(|error| error.into_error().into())
 }
 
 /// Writes the files of one split.
 struct SplitFiles<'a> {
     content: &'a Content<'a>,
     format: Format,
-    folders: &'a ClassFolders,
+    /// Names of the class folders, in the order of class ids.
+    folders: &'a [String],
     folder: PathBuf,
     /// Names of the class folders that have been created.
     made: BTreeSet<String>,
@@ -163,21 +126,19 @@ impl SplitFiles<'_> {
             .map_err(ExportError::io_at(&self.folder, "create the folder"))?;
         let content = self.content;
         let path = root.join(format!("{}.csv", split.name));
-        let mut table = KeyTable::create(&path, content, true, self.format.name())?;
+        let mut table = KeyTable::create(&path, content, true, self.format)?;
 
         let mut columns = arrays::columns(content);
         columns.extend([DURATION, SILENT].map(str::to_owned));
-        reader.split(split, &arrays::as_strs(&columns), |batch| {
+        reader.split(split, &columns, |batch| {
             let rows = Rows::from_batch(batch, content)?;
             for row in 0..batch.num_rows() {
                 // The stop request is checked for each row, because computing a sound takes a second or more.
                 reader.go_on()?;
                 let name = self.name(&rows.keys, row)?;
                 let bytes = make(&rows, row)?;
-                let mut file = OutFile::create(&self.folder.join(&name))?;
-                file.put(&bytes)?;
-                file.finish()?;
-                table.row(&rows.keys, row, &format!("{}/{name}", split.name))?;
+                write_new(&self.folder.join(&name), &bytes)?;
+                table.row(&rows.keys, row, Some(&format!("{}/{name}", split.name)))?;
                 reader.done(1);
             }
             Ok(())
@@ -187,23 +148,13 @@ impl SplitFiles<'_> {
 
     /// Returns the path of a row's file below the folder of its split, and creates the class folder if necessary.
     fn name(&mut self, keys: &Keys<'_>, row: usize) -> Result<String, ExportError> {
-        let class = match self.content.target {
-            Some(target) => keys.class(target, row)?,
-            None => None,
-        };
-        let clip_key = keys.clip_key.value(row);
-        let name = names::of_row(clip_key, keys.segment.value(row), keys.variant.value(row));
-        let class = self.class_folder(class)?;
-        Ok(format!("{class}/{name}.{}", self.format.name()))
-    }
-
-    /// Returns the name of a class's folder, and creates the folder if necessary.
-    fn class_folder(&mut self, class: Option<usize>) -> Result<String, ExportError> {
-        let name = self.folders.name(class).to_owned();
-        if self.made.insert(name.clone()) {
-            let path = self.folder.join(&name);
+        let class = keys.class(self.content, row)?;
+        let class = class.map_or(UNLABELLED, |id| &self.folders[id]);
+        if self.made.insert(class.to_owned()) {
+            let path = self.folder.join(class);
             fs::create_dir(&path).map_err(ExportError::io_at(&path, "create the folder"))?;
         }
-        Ok(name)
+        let name = keys.file_name(row);
+        Ok(format!("{class}/{name}.{}", self.format.name()))
     }
 }

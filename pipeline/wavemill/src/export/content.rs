@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::json;
 use wavemill_kernels::FeatureArgs;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry, TargetEntry};
-use wavemill_schemas::recipe::{FeatureSpec, Normalize};
+use wavemill_schemas::recipe::{Dtype, Normalize};
 use wavemill_schemas::split::{NO_SPLIT, Split};
 use wavemill_sql::tensor::TensorType;
 
@@ -69,7 +68,7 @@ impl<'a> Content<'a> {
             files: job.manifest.files_of(&feature.name).collect(),
             splits: Vec::new(),
             left_out: BTreeMap::new(),
-            is_unit_range: spec.is_some_and(has_unit_range),
+            is_unit_range: spec.is_some_and(|spec| spec.normalize == Normalize::MinMax),
             args: args.and_then(Result::ok),
         };
 
@@ -128,7 +127,7 @@ impl<'a> Content<'a> {
                 "two splits would be named {}: select one with --split",
                 twice[0]
             );
-            return Err(ExportError::unfit(job.format.name(), problem));
+            return Err(ExportError::unfit(&job.format.name(), problem));
         }
         Ok(())
     }
@@ -152,7 +151,7 @@ impl<'a> Content<'a> {
             | Format::FmaFeatures => return Ok(()),
         };
 
-        Err(ExportError::unfit(format.name(), problem))
+        Err(ExportError::unfit(&format.name(), problem))
     }
 
     /// Reports whether the rows of the feature differ in shape.
@@ -173,14 +172,13 @@ impl<'a> Content<'a> {
 
     /// Returns the notes for users that apply to every format.
     pub(super) fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        if let Some(scale) = self.feature.scale {
-            notes.push(format!(
+        let scaled = self.feature.scale.map(|scale| {
+            format!(
                 "values are stored as {}: value = stored * {} + {}",
                 self.feature.dtype, scale.factor, scale.offset
-            ));
-        }
-        notes
+            )
+        });
+        scaled.into_iter().collect()
     }
 
     /// Maps the tensor's dimensions to those of a picture; `None` if the tensor cannot be shown as a picture.
@@ -273,7 +271,7 @@ fn target<'a>(job: &Job<'a>) -> Result<Option<&'a TargetEntry>, ExportError> {
         Format::Npy | Format::Huggingface | Format::FmaFeatures
     ) {
         let problem = "--target applies only to png, wav and webdataset: this format has no choice of targets";
-        return Err(ExportError::unfit(job.format.name(), problem));
+        return Err(ExportError::unfit(&job.format.name(), problem));
     }
 
     let names: Vec<&str> = targets.iter().map(|entry| entry.name.as_str()).collect();
@@ -292,8 +290,7 @@ fn join_or_none(names: &[&str]) -> String {
 }
 
 fn tensor_type(feature: &FeatureEntry) -> Result<TensorType, ExportError> {
-    let dtype = serde_json::from_value(json!(feature.dtype));
-    let dtype = dtype.map_err(|_| {
+    let dtype = Dtype::named(&feature.dtype).ok_or_else(|| {
         ExportError::rows(format!(
             "its manifest gives {} the unknown type {}",
             feature.name, feature.dtype
@@ -307,11 +304,6 @@ fn tensor_type(feature: &FeatureEntry) -> Result<TensorType, ExportError> {
     })
 }
 
-/// Reports whether a recipe guarantees values from 0 to 1.
-fn has_unit_range(spec: &FeatureSpec) -> bool {
-    spec.normalize == Normalize::MinMax
-}
-
 /// Returns the name that a split has in an export.
 fn split_name(stored: &str, format: Format) -> String {
     match format {
@@ -319,6 +311,6 @@ fn split_name(stored: &str, format: Format) -> String {
         Format::Huggingface if stored == Split::Training.name() => "train".to_owned(),
         // `datasets` allows letters, digits and _, and dots between them.
         Format::Huggingface => stored.replace(|c: char| !c.is_ascii_alphanumeric(), "_"),
-        _ => names::safe(stored, names::Slash::Dash),
+        _ => names::safe(stored, "-"),
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use arrow::datatypes::Int64Type;
 use wavemill_runtime::progress::{Phase, Progress};
-use wavemill_schemas::manifest::FileEntry;
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 
 use super::content::Content;
 use super::error::ExportError;
@@ -33,7 +33,11 @@ pub(super) fn run(
     let contents = contents(job)?;
     let readers: Vec<Reader<'_>> = contents
         .iter()
-        .map(|content| Reader::new(job.store, content, progress))
+        .map(|content| Reader {
+            store: job.store,
+            content,
+            progress,
+        })
         .collect();
     readers.iter().try_for_each(Reader::check)?;
 
@@ -71,7 +75,7 @@ pub(super) fn run(
 
 /// Selects the features of statistics, in the order of their sources' names.
 fn contents<'a>(job: &Job<'a>) -> Result<Vec<Content<'a>>, ExportError> {
-    let unfit = |problem: &str| ExportError::unfit(Format::FmaFeatures.name(), problem);
+    let unfit = |problem: &str| ExportError::unfit(&Format::FmaFeatures.name(), problem);
     let audio = &job.manifest.recipe.audio;
     if audio.segment_s.is_some() || !audio.stretch.is_empty() {
         let problem = "the version has several rows of a track; make one without audio.segment_s and audio.stretch";
@@ -83,11 +87,7 @@ fn contents<'a>(job: &Job<'a>) -> Result<Vec<Content<'a>>, ExportError> {
         contents.push(Content::select(job)?);
     } else {
         for feature in &job.manifest.features {
-            if feature
-                .dim_names
-                .first()
-                .is_some_and(|name| name == "statistic")
-            {
+            if is_statistics(feature) {
                 contents.push(Content::select(&Job {
                     feature: Some(&feature.name),
                     ..*job
@@ -111,16 +111,19 @@ fn contents<'a>(job: &Job<'a>) -> Result<Vec<Content<'a>>, ExportError> {
     Ok(contents)
 }
 
+fn is_statistics(feature: &FeatureEntry) -> bool {
+    feature
+        .dim_names
+        .first()
+        .is_some_and(|name| name == "statistic")
+}
+
 /// Returns the source, the statistic and the number of each column of a feature: `mfcc`, `mean` and `01`. Features that are
 /// not statistics have none.
 fn sources<'a>(content: &'a Content<'_>) -> Vec<[&'a str; 3]> {
-    let is_statistics = content
-        .feature
-        .dim_names
-        .first()
-        .is_some_and(|name| name == "statistic");
     let columns = content.feature.columns.iter().flatten();
-    let parts = columns.filter(|_| is_statistics).map(|column| {
+    let columns = columns.filter(|_| is_statistics(content.feature));
+    let parts = columns.map(|column| {
         let mut parts = column.rsplitn(3, '_');
         let [number, statistic, source] = [(); 3].map(|()| parts.next().unwrap_or_default());
         [source, statistic, number]

@@ -14,6 +14,7 @@ use wavemill_schemas::manifest::TargetEntry;
 
 use super::content::Content;
 use super::error::ExportError;
+use super::{Format, names};
 
 /// Returns the names of the columns that identify a row.
 pub(super) fn key_names() -> impl Iterator<Item = String> {
@@ -26,6 +27,16 @@ pub(super) fn key_columns(content: &Content<'_>) -> Vec<String> {
     key_names().chain(targets).collect()
 }
 
+/// Returns the names of the keys, and of the class and its id for each target.
+pub(super) fn heading(content: &Content<'_>) -> Vec<String> {
+    let mut names: Vec<String> = key_names().collect();
+    for target in content.targets {
+        names.push(target.name.clone());
+        names.push(format!("{}_id", target.name));
+    }
+    names
+}
+
 /// Values of the key columns and class ids, for the rows of a batch.
 pub(super) struct Keys<'b> {
     pub clip_key: &'b StringArray,
@@ -33,7 +44,7 @@ pub(super) struct Keys<'b> {
     pub segment: &'b Int32Array,
     pub offset_s: &'b Float32Array,
     pub variant: &'b Float32Array,
-    targets: Vec<Classes<'b>>,
+    pub targets: Vec<Classes<'b>>,
 }
 
 impl<'b> Keys<'b> {
@@ -59,26 +70,36 @@ impl<'b> Keys<'b> {
         })
     }
 
-    /// Returns the class id of a row for `target`.
+    /// Returns the class id of a row for the target whose classes are used as folder names.
     ///
     /// # Errors
     /// [`ExportError::rows`] if the class id is not in the manifest.
     pub(super) fn class(
         &self,
-        target: &TargetEntry,
+        content: &Content<'_>,
         row: usize,
     ) -> Result<Option<usize>, ExportError> {
+        let wanted = content.target.map(|target| &target.name);
         let mut targets = self.targets.iter();
-        match targets.find(|classes| classes.target.name == target.name) {
+        match targets.find(|classes| Some(&classes.target.name) == wanted) {
             Some(classes) => classes.id(row),
             None => Ok(None),
         }
+    }
+
+    /// Returns the name of a row's file, without its extension.
+    pub(super) fn file_name(&self, row: usize) -> String {
+        names::of_row(
+            self.clip_key.value(row),
+            self.segment.value(row),
+            self.variant.value(row),
+        )
     }
 }
 
 /// Class ids of the rows of a batch, for one target.
 pub(super) struct Classes<'b> {
-    target: &'b TargetEntry,
+    pub target: &'b TargetEntry,
     ids: &'b Int32Array,
 }
 
@@ -146,7 +167,6 @@ fn other_type(column: &str) -> ExportError {
 pub(super) struct KeyTable {
     path: PathBuf,
     writer: csv::Writer<File>,
-    has_files: bool,
 }
 
 impl KeyTable {
@@ -159,13 +179,9 @@ impl KeyTable {
         path: &Path,
         content: &Content<'_>,
         has_files: bool,
-        format: &'static str,
+        format: Format,
     ) -> Result<Self, ExportError> {
-        let mut heading: Vec<String> = key_names().collect();
-        for target in content.targets {
-            heading.push(target.name.clone());
-            heading.push(format!("{}_id", target.name));
-        }
+        let mut heading = heading(content);
         if has_files {
             heading.push("file".to_owned());
         }
@@ -175,13 +191,12 @@ impl KeyTable {
         let mut table = Self {
             path: path.to_owned(),
             writer: csv::Writer::from_writer(file),
-            has_files,
         };
         table.record(&heading)?;
         Ok(table)
     }
 
-    /// Appends the line of a row to the CSV file.
+    /// Appends the line of a row to the CSV file, with the path of its `file` if it has one.
     ///
     /// # Errors
     /// [`ExportError::rows`] if a class id is not in the manifest; [`ExportError::Io`] if the line cannot be written.
@@ -189,7 +204,7 @@ impl KeyTable {
         &mut self,
         keys: &Keys<'_>,
         row: usize,
-        file: &str,
+        file: Option<&str>,
     ) -> Result<(), ExportError> {
         let values: [String; KEY_COLUMNS.len()] = [
             keys.clip_key.value(row).to_owned(),
@@ -210,9 +225,7 @@ impl KeyTable {
             }
         }
 
-        if self.has_files {
-            record.push(file.to_owned());
-        }
+        record.extend(file.map(str::to_owned));
         self.record(&record)
     }
 
@@ -242,12 +255,12 @@ impl KeyTable {
 ///
 /// # Errors
 /// [`ExportError::unfit`] if two columns have the same name.
-pub(super) fn require_distinct(names: &[String], format: &'static str) -> Result<(), ExportError> {
+pub(super) fn require_distinct(names: &[String], format: Format) -> Result<(), ExportError> {
     for (place, name) in names.iter().enumerate() {
         if names[..place].contains(name) {
             let problem =
                 format!("two columns would be named {name} because of the targets' names");
-            return Err(ExportError::unfit(format, problem));
+            return Err(ExportError::unfit(&format.name(), problem));
         }
     }
     Ok(())

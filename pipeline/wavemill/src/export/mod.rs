@@ -17,10 +17,8 @@ mod names;
 mod npy;
 mod output;
 mod pictures;
-mod png;
 mod reader;
 mod sound;
-mod wav;
 mod webdataset;
 
 use std::collections::BTreeMap;
@@ -40,7 +38,7 @@ use wavemill_store::Store;
 use self::content::{Content, ExportedSplit};
 pub(crate) use self::error::ExportError;
 pub(crate) use self::npy::header as npy_header;
-use self::output::OutFile;
+use self::output::write_new;
 use self::reader::Reader;
 
 /// Name of the file that describes the export.
@@ -65,15 +63,9 @@ pub(crate) enum Format {
 
 impl Format {
     /// Returns the name of the format on the command line.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Npy => "npy",
-            Self::Png => "png",
-            Self::Wav => "wav",
-            Self::Huggingface => "huggingface",
-            Self::Webdataset => "webdataset",
-            Self::FmaFeatures => "fma-features",
-        }
+    pub(crate) fn name(self) -> String {
+        let value = self.to_possible_value().unwrap_or_default();
+        value.get_name().to_owned()
     }
 }
 
@@ -108,7 +100,7 @@ pub(crate) struct Report {
     /// Type and shape of the feature's tensors, such as `f16[96,431]`.
     pub tensor: String,
     /// Name of the format.
-    pub format: &'static str,
+    pub format: String,
     /// Exported splits, in the manifest's order.
     pub sides: Vec<ExportedSplit>,
     /// Number of rows in each split that is not exported.
@@ -135,7 +127,11 @@ pub(crate) fn run(
     }
     let content = Content::select(job)?;
     require_space(&content, job.format, folder)?;
-    let reader = Reader::new(job.store, &content, progress);
+    let reader = Reader {
+        store: job.store,
+        content: &content,
+        progress,
+    };
     reader.check()?;
 
     progress.enter(Phase::Exporting, content.rows());
@@ -233,9 +229,7 @@ fn write_about(job: &Job<'_>, content: &Content<'_>, folder: &Path) -> Result<()
     if job.format == Format::Wav && !feature.is_pcm() {
         about["approximation"] = sound::about(content);
     }
-    let mut file = OutFile::create(&folder.join(ABOUT))?;
-    file.put(format!("{about:#}\n").as_bytes())?;
-    file.finish()
+    write_new(&folder.join(ABOUT), format!("{about:#}\n").as_bytes())
 }
 
 /// Returns the number of files below a folder and their total size in bytes.

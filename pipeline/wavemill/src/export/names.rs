@@ -12,22 +12,13 @@ const HASH_DIGITS: usize = 16;
 /// Separates the hash from the name. It occurs nowhere else in a name.
 const BEFORE_HASH: char = '~';
 
-/// Replacement for the character `/` in a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Slash {
-    /// A slash becomes `-`, in names of classes and splits.
-    Dash,
-    /// A slash becomes `__`, in keys of clips: `000/000002.mp3` becomes `000__000002.mp3`.
-    Underscores,
-}
-
-/// Replaces every character of `text` that is not allowed in a path. Different texts may give the same name.
-pub(super) fn safe(text: &str, slash: Slash) -> String {
+/// Replaces every character of `text` that is not allowed in a path, and `/` by `slash`. Different texts may give the same
+/// name.
+pub(super) fn safe(text: &str, slash: &str) -> String {
     let mut name = String::with_capacity(text.len() + 2);
     for c in text.chars() {
         match c {
-            '/' if slash == Slash::Dash => name.push('-'),
-            '/' => name.push_str("__"),
+            '/' => name.push_str(slash),
             c if is_plain(c) => name.push(c),
             _ => name.push('_'),
         }
@@ -57,10 +48,10 @@ fn is_plain(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ')
 }
 
-/// Returns a name for a clip's key that is different for every key. A hash is appended if the key cannot be recovered
+/// Returns a name for a clip's key that is different for every key: `000__000002.mp3` for `000/000002.mp3`. A hash is appended if the key cannot be recovered
 /// from the name.
 pub(super) fn name_of_key(key: &str) -> String {
-    let name = safe(key, Slash::Underscores);
+    let name = safe(key, "__");
     if is_unique_name(key, &name) {
         return name;
     }
@@ -85,7 +76,7 @@ pub(super) fn of_classes(classes: &[String], taken: &[&str]) -> Vec<String> {
     let mut used: BTreeSet<String> = taken.iter().map(|name| name.to_lowercase()).collect();
     let mut names = Vec::with_capacity(classes.len());
     for class in classes {
-        let mut name = safe(class, Slash::Dash);
+        let mut name = safe(class, "-");
         if used.contains(&name.to_lowercase()) {
             name = hashed(&name, class);
         }
@@ -109,7 +100,7 @@ pub(super) fn of_row(key: &str, segment: i32, variant: f32) -> String {
 pub(super) fn extension(key: &str) -> String {
     let extension = Path::new(key).extension();
     let extension = extension.map(|extension| extension.to_string_lossy());
-    extension.map_or_else(String::new, |text| format!(".{}", safe(&text, Slash::Dash)))
+    extension.map_or_else(String::new, |text| format!(".{}", safe(&text, "-")))
 }
 
 #[cfg(test)]

@@ -9,6 +9,16 @@ use super::error::ExportError;
 /// Size of the write buffer in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 
+/// Writes `bytes` to a new file.
+///
+/// # Errors
+/// [`ExportError::Io`] if the file exists or cannot be written.
+pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
+    let mut file = OutFile::create(path)?;
+    file.put(bytes)?;
+    file.finish()
+}
+
 /// An output file that is written sequentially.
 pub(super) struct OutFile {
     path: PathBuf,

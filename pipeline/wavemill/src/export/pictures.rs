@@ -3,14 +3,17 @@
 use std::path::Path;
 
 use png::ColorType;
+use wavemill_pages::encode_png;
 use wavemill_schemas::recipe::Dtype;
 
 use super::Format;
 use super::class_files;
 use super::content::{Content, PictureAxes};
 use super::error::ExportError;
-use super::png::{SIDE_MAX, encode};
 use super::reader::{Reader, Tensors};
+
+/// Maximum width and height of a PNG picture, in pixels.
+const SIDE_MAX: usize = (1 << 31) - 1;
 
 /// Writes a picture for each row of all exported splits below `folder`; returns notes for users of the files.
 ///
@@ -48,7 +51,7 @@ fn brightness(content: &Content<'_>) -> &'static str {
 }
 
 fn unfit(problem: &str) -> ExportError {
-    ExportError::unfit(Format::Png.name(), problem)
+    ExportError::unfit(&Format::Png.name(), problem)
 }
 
 /// Converts the tensors of rows to PNG pictures.
@@ -89,7 +92,8 @@ impl Pictures<'_> {
             &self.pixels
         };
         let upright = arranged(brightness, &shape, self.axes);
-        Ok(encode(width, height, color, &upright))
+        let file = encode_png(width, height, color, &upright);
+        Ok(file.expect("writing to a vector cannot fail, and the pixels match the dimensions"))
     }
 
     fn range(&self) -> Range {

@@ -14,7 +14,7 @@ use wavemill_runtime::progress::{Phase, Progress};
 use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::tables::shape_column;
-use wavemill_sql::tensor::{TensorColumn, TensorType};
+use wavemill_sql::tensor::TensorColumn;
 use wavemill_store::Store;
 
 use super::content::{Content, ExportedSplit};
@@ -29,25 +29,12 @@ const BATCH_ROWS_MAX: usize = 8_192;
 
 /// Reads the files of a store for an export.
 pub(super) struct Reader<'a> {
-    store: &'a Store,
-    content: &'a Content<'a>,
-    progress: &'a Progress,
+    pub store: &'a Store,
+    pub content: &'a Content<'a>,
+    pub progress: &'a Progress,
 }
 
-impl<'a> Reader<'a> {
-    /// Creates a reader without opening a file yet.
-    pub(super) const fn new(
-        store: &'a Store,
-        content: &'a Content<'a>,
-        progress: &'a Progress,
-    ) -> Self {
-        Self {
-            store,
-            content,
-            progress,
-        }
-    }
-
+impl Reader<'_> {
     /// Compares the length and blake3 of every file with the manifest. Files of earlier versions of wavemill are
     /// included, although their pages have no checksums.
     ///
@@ -81,7 +68,7 @@ impl<'a> Reader<'a> {
     pub(super) fn split(
         &self,
         split: &ExportedSplit,
-        columns: &[&str],
+        columns: &[impl AsRef<str>],
         mut visit: impl FnMut(&RecordBatch) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         self.content
@@ -93,7 +80,7 @@ impl<'a> Reader<'a> {
     pub(super) fn file(
         &self,
         file: &FileEntry,
-        columns: &[&str],
+        columns: &[impl AsRef<str>],
         mut visit: impl FnMut(&RecordBatch) -> Result<(), ExportError>,
     ) -> Result<(), ExportError> {
         let path = self.store.file(file)?;
@@ -101,7 +88,7 @@ impl<'a> Reader<'a> {
         let opened = open(&path).map_err(&failed)?;
         let mut roots = Vec::with_capacity(columns.len());
         for column in columns {
-            let root = opened.schema().index_of(column);
+            let root = opened.schema().index_of(column.as_ref());
             roots.push(root.map_err(|error| failed(error.into()))?);
         }
 
@@ -158,8 +145,7 @@ fn open(path: &PathBuf) -> Result<ParquetRecordBatchReaderBuilder<File>, Parquet
 
 /// The tensors of the rows of a batch.
 pub(super) struct Tensors<'b> {
-    tensor: &'b TensorType,
-    feature: &'b FeatureEntry,
+    content: &'b Content<'b>,
     values: TensorColumn<'b>,
     shapes: Option<&'b ListArray>,
 }
@@ -179,19 +165,14 @@ impl<'b> Tensors<'b> {
             .and_then(TensorColumn::new)
             .ok_or_else(|| no_tensors(feature))?;
 
-        let shapes = if content.is_ragged() {
-            let shapes = batch
-                .column_by_name(&shape_column(&feature.name))
-                .and_then(|column| column.as_list_opt::<i32>())
-                .ok_or_else(|| no_tensors(feature))?;
-            Some(shapes)
-        } else {
-            None
-        };
-
+        let mut shapes = None;
+        if content.is_ragged() {
+            let column = batch.column_by_name(&shape_column(&feature.name));
+            shapes = column.and_then(|column| column.as_list_opt::<i32>());
+            shapes.ok_or_else(|| no_tensors(feature))?;
+        }
         Ok(Self {
-            tensor: &content.tensor,
-            feature,
+            content,
             values,
             shapes,
         })
@@ -202,14 +183,14 @@ impl<'b> Tensors<'b> {
     /// # Errors
     /// [`ExportError::rows`] if the shape does not match the number of values.
     pub(super) fn shape(&self, row: usize) -> Result<Vec<usize>, ExportError> {
-        let n_values = self.values.n_values(row, self.tensor);
+        let n_values = self.values.n_values(row, &self.content.tensor);
         let shape = match self.shapes {
             Some(shapes) => stored_shape(shapes, row),
-            None => self.tensor.shape.iter().copied().collect(),
+            None => self.content.tensor.shape.iter().copied().collect(),
         };
         shape
             .filter(|shape| product(shape) == Some(n_values))
-            .ok_or_else(|| no_tensors(self.feature))
+            .ok_or_else(|| no_tensors(self.content.feature))
     }
 
     /// Returns the values of a row as stored: little-endian and row-major.
@@ -219,7 +200,7 @@ impl<'b> Tensors<'b> {
 
     /// Appends the values of a row to `values`.
     pub(super) fn read(&self, row: usize, values: &mut Vec<f32>) {
-        self.values.read(row, self.tensor, values);
+        self.values.read(row, &self.content.tensor, values);
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use wavemill_kernels::griffin_lim::{GriffinLimArgs, GriffinLimPlan};
 use wavemill_kernels::{DbRef, DimOrder, FeatureArgs, KernelError, Level, LogArgs, Op};
+use wavemill_pages::wave_of_floats;
 use wavemill_schemas::recipe::Normalize;
 use wavemill_schemas::rng::{Rng, row_key};
 use wavemill_schemas::samples::samples_in;
@@ -15,7 +16,6 @@ use super::class_files::{self, Rows};
 use super::content::Content;
 use super::error::ExportError;
 use super::reader::Reader;
-use super::wav;
 
 /// Seed of the random phases, which also depend on the row's key.
 const SEED: u64 = 0;
@@ -89,7 +89,7 @@ fn encoded(
     rows: &Rows<'_>,
     row: usize,
 ) -> Result<Vec<u8>, ExportError> {
-    wav::encode(samples, rate_hz).ok_or_else(|| {
+    wave_of_floats(samples, rate_hz).ok_or_else(|| {
         let key = rows.keys.clip_key.value(row);
         unfit(format!("{key}: too long for a WAVE file of 4 GB"))
     })
@@ -146,7 +146,7 @@ pub(super) fn invertible<'a>(content: &'a Content<'_>) -> Result<&'a FeatureArgs
 }
 
 fn unfit(problem: String) -> ExportError {
-    ExportError::unfit(Format::Wav.name(), problem)
+    ExportError::unfit(&Format::Wav.name(), problem)
 }
 
 /// Returns how far below the loudest band of a row its values were cut off, in dB; `None` if they were not cut off.

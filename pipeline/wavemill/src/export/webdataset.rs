@@ -12,7 +12,7 @@ use wavemill_schemas::text::counted;
 use super::arrays;
 use super::content::{Content, ExportedSplit};
 use super::error::ExportError;
-use super::keys::{Keys, key_names, require_distinct};
+use super::keys::{Keys, heading, key_names, require_distinct};
 use super::output::OutFile;
 use super::reader::{Reader, Tensors};
 use super::{Format, names, npy};
@@ -29,7 +29,7 @@ pub(super) fn write(
     reader: &Reader<'_>,
     folder: &Path,
 ) -> Result<Vec<String>, ExportError> {
-    require_distinct(&fields(content), Format::Webdataset.name())?;
+    require_distinct(&heading(content), Format::Webdataset)?;
 
     let mut unlabelled = 0;
     for split in &content.splits {
@@ -52,16 +52,6 @@ pub(super) fn write(
         notes.push(format!("{samples} without a class, and so without cls"));
     }
     Ok(notes)
-}
-
-/// Returns the names of the fields of a sample's JSON.
-fn fields(content: &Content<'_>) -> Vec<String> {
-    let mut names: Vec<String> = key_names().collect();
-    for target in content.targets {
-        names.push(target.name.clone());
-        names.push(format!("{}_id", target.name));
-    }
-    names
 }
 
 /// A tar file that is being written.
@@ -101,7 +91,7 @@ impl Shard {
         file: &FileEntry,
     ) -> Result<(), ExportError> {
         let descr = content.tensor.dtype.numpy_name();
-        reader.file(file, &arrays::as_strs(&arrays::columns(content)), |batch| {
+        reader.file(file, &arrays::columns(content), |batch| {
             let keys = Keys::from_batch(batch, content)?;
             let tensors = Tensors::from_batch(batch, content)?;
             for row in 0..batch.num_rows() {
@@ -118,16 +108,12 @@ impl Shard {
                     self.member(".npy", &npy::header(descr, &shape), &values)?;
                 }
 
-                let class = match content.target {
-                    Some(target) => keys.class(target, row)?,
-                    None => None,
-                };
-                match class {
+                match keys.class(content, row)? {
                     Some(id) => self.member(".cls", &[], id.to_string().as_bytes())?,
                     None => self.unlabelled += 1,
                 }
 
-                let about = about(content, &keys, row)?;
+                let about = about(&keys, row)?;
                 self.member(".json", &[], about.to_string().as_bytes())?;
                 self.rows += 1;
             }
@@ -158,7 +144,7 @@ impl Shard {
 }
 
 /// Returns the keys of a row, and its class and class id for each target.
-fn about(content: &Content<'_>, keys: &Keys<'_>, row: usize) -> Result<Value, ExportError> {
+fn about(keys: &Keys<'_>, row: usize) -> Result<Value, ExportError> {
     let mut about = Map::new();
     let values: [Value; KEY_COLUMNS.len()] = [
         json!(keys.clip_key.value(row)),
@@ -168,8 +154,9 @@ fn about(content: &Content<'_>, keys: &Keys<'_>, row: usize) -> Result<Value, Ex
         json!(keys.variant.value(row)),
     ];
     about.extend(key_names().zip(values));
-    for target in content.targets {
-        let id = keys.class(target, row)?;
+    for classes in &keys.targets {
+        let target = classes.target;
+        let id = classes.id(row)?;
         let class = id.map(|id| target.classes[id].as_str());
         about.insert(target.name.clone(), json!(class));
         about.insert(format!("{}_id", target.name), json!(id));

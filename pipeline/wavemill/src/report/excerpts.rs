@@ -35,6 +35,8 @@ pub(super) struct Excerpts<'a> {
     audio: &'a AudioSpec,
     /// Maximum number of samples in one excerpt.
     samples_max: usize,
+    /// Clips of rows whose audio could not be read, each with the reason.
+    pub unheard: Vec<(String, String)>,
     bytes: Vec<u8>,
     pcm: Pcm,
 }
@@ -51,9 +53,17 @@ impl<'a> Excerpts<'a> {
             archive,
             audio,
             samples_max: samples_in(excerpt_s, audio.sample_rate_hz).min(share),
+            unheard: Vec::new(),
             bytes: Vec::new(),
             pcm: Pcm::default(),
         }
+    }
+
+    /// Returns the audio at the beginning of a feature row, or adds the clip to [`Excerpts::unheard`].
+    pub(super) fn of_row(&mut self, row: &RowOrigin) -> Option<Sound> {
+        let read = self.read(row);
+        read.map_err(|why| self.unheard.push((row.clip_key.clone(), why)))
+            .ok()
     }
 
     /// Reads the audio at the beginning of a feature row, decoded in the same way as for the features.

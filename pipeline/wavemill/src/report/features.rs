@@ -1,6 +1,6 @@
 //! Lists the features, with the statistics of their values by band from the manifest.
 
-use wavemill_pages::{Cell, Chart, Line, Lines, Plot, Section, Spread, Table, bytes};
+use wavemill_pages::{Cell, Chart, Line, Lines, Plot, Section, Span, Table, bytes};
 use wavemill_schemas::manifest::{FeatureEntry, Manifest, Stats};
 
 pub(super) fn section(manifest: &Manifest) -> Section {
@@ -65,7 +65,7 @@ fn by_band(feature: &FeatureEntry, stats: &Stats) -> Chart {
     let mut line = Line::new(&feature.name, Vec::new());
     for (band, (mean, std)) in stats.mean.iter().zip(&stats.std).enumerate() {
         line.points.push((band as f64, *mean));
-        line.spread.push(Spread {
+        line.spread.push(Span {
             low: mean - std,
             high: mean + std,
         });

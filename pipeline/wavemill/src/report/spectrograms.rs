@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use arrow::error::ArrowError;
-use wavemill_pages::{Chart, Grid, HeatMap, Plot, Section, Sound, Table};
+use wavemill_pages::{Chart, Grid, HeatMap, Plot, Section, Table};
 use wavemill_schemas::manifest::{FeatureEntry, TargetEntry};
 use wavemill_schemas::rng::row_key;
 use wavemill_schemas::split::Split;
@@ -46,10 +46,7 @@ pub(super) fn section(
     }
 
     let audio = &manifest.recipe.audio;
-    let mut sounds = archive.map(|archive| Sounds {
-        excerpts: Excerpts::new(archive, audio, classes.len()),
-        unheard: Vec::new(),
-    });
+    let mut excerpts = archive.map(|archive| Excerpts::new(archive, audio, classes.len()));
     let mut means = Vec::new();
     let mut typical = Vec::new();
     for (class, name) in &classes {
@@ -62,15 +59,15 @@ pub(super) fn section(
             "Mean of {} of the training split.",
             counted(of_class.len() as u64, "row")
         );
-        let map = heat_map(feature, first, mean.clone());
+        let map = heat_map(feature, frames, (first.columns, mean.clone()));
         means.push(Chart::new(name, note, Plot::HeatMap(map)));
 
         if let Some(nearest) = nearest_to(&mean, &of_class) {
             let note = track_description(answers, &nearest.origin.clip_key)?;
-            let mut map = heat_map(feature, nearest, nearest.values.clone());
-            map.sound = sounds
-                .as_mut()
-                .and_then(|sounds| sounds.of_row(&nearest.origin));
+            let shown = (nearest.columns, nearest.values.clone());
+            let mut map = heat_map(feature, frames, shown);
+            let excerpts = excerpts.as_mut();
+            map.sound = excerpts.and_then(|excerpts| excerpts.of_row(&nearest.origin));
             typical.push(Chart::new(name, note, Plot::HeatMap(map)));
         }
     }
@@ -82,39 +79,20 @@ pub(super) fn section(
     ));
     section.add_charts(means);
     let mut text = "The most typical row of each class.".to_owned();
-    if sounds.is_some() {
+    if excerpts.is_some() {
         text += " The beginning of its audio follows: mono, at the sample rate of the features.";
     }
     section.add_text(text);
     section.add_charts(typical);
     section.add_table(Table::of(
         "Rows without audio",
-        sounds.map_or(Vec::new(), |sounds| sounds.unheard),
+        excerpts.map_or(Vec::new(), |excerpts| excerpts.unheard),
         &[
             ("clip", &|(clip_key, _)| clip_key.as_str().into()),
             ("reason", &|(_, why)| why.as_str().into()),
         ],
     ));
     Ok(section)
-}
-
-/// Excerpts of the audio of typical rows.
-struct Sounds<'a> {
-    excerpts: Excerpts<'a>,
-    /// Clips of typical rows without audio, each with the reason.
-    unheard: Vec<(String, String)>,
-}
-
-impl Sounds<'_> {
-    fn of_row(&mut self, row: &RowOrigin) -> Option<Sound> {
-        match self.excerpts.read(row) {
-            Ok(sound) => Some(sound),
-            Err(why) => {
-                self.unheard.push((row.clip_key.clone(), why));
-                None
-            }
-        }
-    }
 }
 
 /// Returns the feature and the layout of its rows if they are spectrograms with a fixed number of frames.
@@ -154,11 +132,10 @@ fn largest_classes(target: Option<&TargetEntry>) -> Vec<(Option<usize>, String)>
     });
     order.truncate(CLASSES_MAX);
 
-    let mut classes = Vec::new();
-    for class in order {
-        classes.push((Some(class), target.classes[class].clone()));
-    }
+    let classes = order.into_iter();
     classes
+        .map(|class| (Some(class), target.classes[class].clone()))
+        .collect()
 }
 
 /// Rows to read, by clip and segment, with their class and origin.
@@ -231,8 +208,6 @@ struct Picture {
     columns: usize,
     /// Values band by band, the lowest band first.
     values: Vec<f32>,
-    /// Memory layout of the row before downsampling.
-    frames: Grid,
 }
 
 /// Returns the part of a row in which some clip has audio: the frames of shorter clips end with silence.
@@ -304,7 +279,6 @@ fn read(
                 origin,
                 columns,
                 values,
-                frames,
             };
             pictures.insert(key, picture);
         }
@@ -341,14 +315,10 @@ fn distance(picture: &Picture, mean: &[f32]) -> f32 {
     pairs.map(|(value, mean)| (value - mean).powi(2)).sum()
 }
 
-/// Creates a heat map of `values`, which have the layout of `picture`.
-fn heat_map(feature: &FeatureEntry, picture: &Picture, values: Vec<f32>) -> HeatMap {
-    let Grid { bands, shown, .. } = picture.frames;
-    HeatMap::spectrogram(
-        feature.frame_axis(shown),
-        (feature.band_name(), bands),
-        (picture.columns, values),
-    )
+/// Creates the heat map of a row, from the number of columns and the values that are shown of it.
+fn heat_map(feature: &FeatureEntry, frames: Grid, shown: (usize, Vec<f32>)) -> HeatMap {
+    let across = feature.frame_axis(frames.shown);
+    HeatMap::spectrogram(across, (feature.band_name(), frames.bands), shown)
 }
 
 /// Returns the title, artist and key of a clip, separated by dashes. Title and artist are omitted if they are not

@@ -166,13 +166,10 @@ impl<'a> Compared<'a> {
             let splits = splits.iter();
             splits.filter(move |split| Split::meant(&split.name) == Some(wanted))
         };
+        let names = |wanted| meant(wanted).map(|split| split.name.as_str()).collect();
         Self {
-            training: meant(Split::Training)
-                .map(|split| split.name.as_str())
-                .collect(),
-            test: meant(Split::Test)
-                .map(|split| split.name.as_str())
-                .collect(),
+            training: names(Split::Training),
+            test: names(Split::Test),
             test_clips: meant(Split::Test).map(|split| split.clips).sum(),
         }
     }

@@ -49,13 +49,21 @@ pub(super) fn section(answers: &Answers<'_>, profiles: &[Profile]) -> Result<Sec
 /// Returns a stacked bar chart of the clips in each class, with one part per split.
 fn by_class(target: &TargetEntry) -> Chart {
     let mut order: Vec<usize> = (0..target.classes.len()).collect();
-    order.sort_by_key(|&class| std::cmp::Reverse(total(target, class)));
+    order.sort_by_key(|&class| {
+        let clips = target
+            .counts
+            .values()
+            .filter_map(|counts| counts.get(class));
+        std::cmp::Reverse(clips.sum::<u64>())
+    });
 
+    // The splits are in the order training, validation, test, and then others by name.
+    let mut counts: Vec<(&String, &Vec<u64>)> = target.counts.iter().collect();
+    counts.sort_by_key(|(split, _)| splits::place(split));
     let mut series = Vec::new();
-    for split in splits_in_order(&target.counts) {
-        let counts = &target.counts[split];
+    for (split, counts) in counts {
         series.push(Series {
-            name: split.to_owned(),
+            name: split.clone(),
             // A split may lack the counts of classes that it does not have.
             values: order
                 .iter()
@@ -77,19 +85,6 @@ fn by_class(target: &TargetEntry) -> Chart {
         format!("{n_classes} classes. Unlabelled clips are not counted."),
         Plot::Bars(bars),
     )
-}
-
-/// Returns the number of clips of a class in all splits.
-fn total(target: &TargetEntry, class: usize) -> u64 {
-    let by_split = target.counts.values();
-    by_split.filter_map(|counts| counts.get(class)).sum()
-}
-
-/// Returns the splits in the order training, validation, test, and then others by name.
-fn splits_in_order(counts: &BTreeMap<String, Vec<u64>>) -> Vec<&str> {
-    let mut splits: Vec<&str> = counts.keys().map(String::as_str).collect();
-    splits.sort_by_key(|split| splits::place(split));
-    splits
 }
 
 fn by_year(answers: &Answers<'_>, column: &str, name: &str) -> Result<Option<Chart>, SqlError> {

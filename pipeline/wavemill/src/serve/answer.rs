@@ -1,7 +1,9 @@
 //! Predictions of the models for a song: as JSON for programs, and as an HTML fragment.
 
 use serde_json::{Map, Value, json};
-use wavemill_pages::{Axis, Bars, Chart, HeatMap, Line, Lines, Part, Plot, Series, Spread, Table};
+use wavemill_pages::{
+    Axis, Bars, Cell, Chart, HeatMap, Line, Lines, Part, Plot, Series, Span, Table,
+};
 
 use super::readers::{Song, Spectrogram};
 
@@ -228,32 +230,28 @@ fn bars(named: &str, names: Vec<String>, series: Vec<Series>) -> Plot {
 }
 
 fn votes(verdicts: &[Verdict<'_>]) -> Table {
-    let head = [
-        "model",
-        "target",
-        "class of most segments",
-        "class with the highest mean",
-        "probability",
-        "segments",
-    ];
-    let mut table = Table::new("Predictions", &head);
-
-    for verdict in verdicts {
-        let class = text(verdict.whole, "class");
-        let majority = verdict.whole.get("majority").and_then(Value::as_str);
-        // With several labels per song, there is no majority vote.
-        let is_one = verdict.whole.contains_key("class");
-
-        table.rows.push(vec![
-            verdict.run.into(),
-            verdict.target.into(),
-            is_one.then(|| majority.unwrap_or(class)).into(),
-            verdict.said().into(),
-            is_one.then(|| number(verdict.whole, "probability")).into(),
-            (verdict.segments.len() as u64).into(),
-        ]);
-    }
-    table
+    // With several labels per song, there is neither a single class nor a majority vote.
+    let if_single = |of: &Verdict<'_>, cell: Cell| match of.whole.contains_key("class") {
+        true => cell,
+        false => Cell::None,
+    };
+    Table::of(
+        "Predictions",
+        verdicts,
+        &[
+            ("model", &|of| of.run.into()),
+            ("target", &|of| of.target.into()),
+            ("class of most segments", &|of| {
+                let majority = of.whole.get("majority").and_then(Value::as_str);
+                if_single(of, majority.unwrap_or(text(of.whole, "class")).into())
+            }),
+            ("class with the highest mean", &|of| of.said().into()),
+            ("probability", &|of| {
+                if_single(of, number(of.whole, "probability").into())
+            }),
+            ("segments", &|of| (of.segments.len() as u64).into()),
+        ],
+    )
 }
 
 fn waveform(song: &Song) -> Option<Chart> {
@@ -270,48 +268,36 @@ fn waveform(song: &Song) -> Option<Chart> {
         let low = f64::from(*low);
         let high = f64::from(*high);
         points.push(((place as f64 + 0.5) * span_s, 0.5 * (low + high)));
-        spread.push(Spread { low, high });
+        spread.push(Span { low, high });
     }
 
-    Some(Chart {
-        title: "Waveform".to_owned(),
-        note: "Minimum and maximum of the decoded samples: mono, at the model's sample rate."
-            .to_owned(),
-        plot: Plot::Lines(Lines {
-            along: "s".to_owned(),
-            measured: "amplitude".to_owned(),
-            lines: vec![Line {
-                name: "samples".to_owned(),
-                points,
-                spread,
-            }],
-        }),
-    })
+    let line = Line {
+        spread,
+        ..Line::new("samples", points)
+    };
+    Some(Chart::new(
+        "Waveform",
+        "Minimum and maximum of the decoded samples: mono, at the model's sample rate.",
+        Plot::Lines(Lines::new("s", "amplitude", vec![line])),
+    ))
 }
 
 fn spectrogram(of: &Spectrogram) -> Chart {
     let bands = of.values.len().checked_div(of.columns).unwrap_or(0);
 
-    Chart {
-        title: format!("{}, first segment", of.name),
-        note: "Input of the model.".to_owned(),
-        plot: Plot::HeatMap(HeatMap {
-            across: Axis {
-                name: "s".to_owned(),
-                from: of.from_s,
-                to: of.to_s,
-            },
-            up: Axis {
-                name: "band".to_owned(),
-                from: 0.0,
-                to: bands as f64,
-            },
-            measured: "stored value".to_owned(),
-            columns: of.columns,
-            values: of.values.clone(),
-            sound: None,
+    let map = HeatMap::spectrogram(
+        ("s", of.to_s),
+        ("band", bands),
+        (of.columns, of.values.clone()),
+    );
+    Chart::new(
+        format!("{}, first segment", of.name),
+        "Input of the model.",
+        Plot::HeatMap(HeatMap {
+            across: Axis::new("s", of.from_s, of.to_s),
+            ..map
         }),
-    }
+    )
 }
 
 /// Returns the classes of a line with their probabilities, the likeliest first.
@@ -328,7 +314,8 @@ fn probability_of(line: &Map<String, Value>, class: &str) -> f64 {
     found.map_or(0.0, |(_, probability)| probability)
 }
 
-fn text<'a>(line: &'a Map<String, Value>, key: &str) -> &'a str {
+/// Returns a text of a JSON line, or an empty one if there is none.
+pub(crate) fn text<'a>(line: &'a Map<String, Value>, key: &str) -> &'a str {
     line.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 

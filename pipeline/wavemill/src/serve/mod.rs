@@ -31,6 +31,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub(crate) use answer::text;
 pub(crate) use gate::Gate;
 pub(crate) use limits::Limits;
 pub(crate) use model::{ModelSetup, ServeError};

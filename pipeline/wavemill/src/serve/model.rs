@@ -55,7 +55,7 @@ pub(crate) struct ModelSetup {
 
 /// A model and its process. It handles one song at a time, and other songs wait for their turn.
 pub(crate) struct Model {
-    setup: ModelSetup,
+    pub setup: ModelSetup,
     /// The running process; `None` if it has to be started.
     process: Arc<Mutex<Option<Process>>>,
     /// True if the process whose lock is held is loaded and has replied to every request so far.
@@ -97,14 +97,6 @@ impl Model {
             load,
             answer,
         }
-    }
-
-    pub(crate) fn run(&self) -> &str {
-        &self.setup.run
-    }
-
-    pub(crate) const fn input(&self) -> usize {
-        self.setup.input
     }
 
     /// Reports whether the model can handle a request now. A busy model can; a model whose process ended while idle
@@ -258,13 +250,11 @@ impl Process {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let pipes = child.stdin.take().zip(child.stdout.take());
-        let (stdin, stdout) =
-            pipes.ok_or_else(|| io::Error::other("the child process has no pipes"))?;
+        let stdout = child.stdout.take().expect("its stdout is a pipe");
         Ok(Self {
-            child,
-            stdin,
+            stdin: child.stdin.take().expect("its stdin is a pipe"),
             lines: BufReader::new(stdout).lines(),
+            child,
         })
     }
 

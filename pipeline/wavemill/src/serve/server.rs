@@ -53,7 +53,7 @@ impl Server {
 
     /// Returns the names of the models.
     pub(crate) fn runs(&self) -> Vec<&str> {
-        self.models.iter().map(|model| model.run()).collect()
+        self.models.iter().map(|model| &*model.setup.run).collect()
     }
 
     /// Starts the processes of all models that are not running.
@@ -80,14 +80,14 @@ impl Server {
         let ended = self.models.iter().filter(|model| !model.is_ready());
         ended
             .inspect(|model| model.restart())
-            .map(|model| model.run())
+            .map(|model| &*model.setup.run)
             .collect()
     }
 
     pub(crate) fn metrics_text(&self) -> String {
         let in_flight = self.limits.in_flight - self.places.available_permits();
         let models = self.models.iter();
-        let models = models.map(|model| (model.run(), model.is_ready()));
+        let models = models.map(|model| (&*model.setup.run, model.is_ready()));
         self.metrics.text(in_flight, models)
     }
 
@@ -143,15 +143,16 @@ impl Server {
 
         let streams = std::mem::take(&mut answer.song.streams);
         for model in &self.models {
-            let stream = streams.get(model.input()).cloned().unwrap_or_default();
+            let run = &model.setup.run;
+            let stream = streams.get(model.setup.input).cloned().unwrap_or_default();
             let answered = model.ask(stream, Arc::clone(&place)).await;
             let answered = answered.map_err(|error| bad_gateway(&error))?;
 
             self.metrics.took("model", answered.seconds);
             answer
-                .add(model.run(), answered.seconds, &answered.lines)
+                .add(run, answered.seconds, &answered.lines)
                 .map_err(|_| {
-                    let message = format!("Model {} did not return JSON lines.", model.run());
+                    let message = format!("Model {run} did not return JSON lines.");
                     Refusal::new(StatusCode::BAD_GATEWAY, message)
                 })?;
         }

@@ -1,7 +1,7 @@
 //! Learning curves: loss and scores by epoch, learning rate and loss by step, time per epoch, and time spent waiting
 //! for data.
 
-use wavemill_pages::{Cell, Chart, Line, Lines, Plot, Section, Spread, Table, fraction, seconds};
+use wavemill_pages::{Cell, Chart, Line, Lines, Plot, Section, Span, Table, fraction, seconds};
 use wavemill_scores::records::{Entry, PROFILE_OTHERS, PROFILE_PARTS};
 
 use super::RunRecord;
@@ -111,24 +111,19 @@ fn chart(title: &str, note: &str, lines: Lines) -> Option<Chart> {
 
 /// Returns the log value `key` at the end of each epoch. Epochs on the page begin at 1.
 fn points(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
-    let mut points = Vec::new();
-    for entry in run.epochs() {
-        if let Some(value) = entry.values.get(key) {
-            points.push(((entry.epoch + 1) as f64, *value));
-        }
-    }
-    points
+    let values = run.epochs().filter_map(|entry| {
+        let value = entry.values.get(key)?;
+        Some(((entry.epoch + 1) as f64, *value))
+    });
+    values.collect()
 }
 
 /// Returns the log value `key` at each step.
 fn values_by_step(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
-    let mut points = Vec::new();
-    for entry in run.log.iter().filter(|entry| entry.kind == "step") {
-        if let Some(value) = entry.values.get(key) {
-            points.push((entry.step as f64, *value));
-        }
-    }
-    points
+    let steps = run.log.iter().filter(|entry| entry.kind == "step");
+    steps
+        .filter_map(|entry| Some((entry.step as f64, *entry.values.get(key)?)))
+        .collect()
 }
 
 /// Returns the learning rate at evenly spaced steps and at the last step.
@@ -166,7 +161,7 @@ fn losses(run: &RunRecord) -> Line {
 
         let (step, _) = steps[steps.len() - 1];
         line.points.push((step, sum / steps.len() as f64));
-        line.spread.push(Spread { low, high });
+        line.spread.push(Span { low, high });
     }
 
     // A group of a single step has no range, so no range is drawn.

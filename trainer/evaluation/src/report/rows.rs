@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow::array::{
@@ -20,7 +19,7 @@ use wavemill_scores::metrics::{Label, Predictions, Row};
 
 use super::{cannot_read, damaged};
 use crate::EvaluationError;
-use crate::training_list::metadata_of;
+use crate::training_list::{metadata_of, read_caught};
 
 /// Version of the format of row files. Increase it when the columns change.
 pub const ROWS_FORMAT: u32 = 1;
@@ -187,10 +186,7 @@ fn read<T>(
         return Ok(None);
     };
 
-    // The Parquet reader panics on some damaged pages, so panics are reported as damage.
-    let content = catch_unwind(AssertUnwindSafe(|| content_of(file)));
-    let content = content.unwrap_or_else(|_panic| Err("its pages cannot be read".into()));
-    let understood = match content {
+    let understood = match read_caught(|| content_of(file)) {
         Ok((about, _)) if about.format > ROWS_FORMAT => {
             return Err(PlainError::usage(format!(
                 "{}: format {}; this `wavemill train` reads up to {ROWS_FORMAT}: use a newer one",

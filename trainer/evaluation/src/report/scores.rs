@@ -137,8 +137,11 @@ fn table(caption: &str, levels: &[(&RunRecord, &Level)], noun: Noun) -> Table {
 
 /// Formats a score, with its confidence interval if there is one.
 fn cell(level: &Level, metric: Metric, interval: &str) -> Cell {
-    match level.scores().get(&metric) {
-        None => Cell::None,
-        Some(value) => words::figure(*value, level.bootstrap.as_ref(), interval),
+    let intervals = level.bootstrap.as_ref().map(|draws| &draws.intervals);
+    let interval = intervals.and_then(|intervals| intervals.get(interval));
+    match (level.scores().get(&metric), interval) {
+        (None, _) => Cell::None,
+        (Some(_), Some(interval)) => words::between(interval),
+        (Some(value), None) => words::score(*value),
     }
 }

@@ -1,7 +1,7 @@
 //! Formatting of scores, shared by all sections of a report.
 
 use wavemill_pages::Cell;
-use wavemill_schemas::run::{Bootstrap, Draws, Interval, Noun, Unit};
+use wavemill_schemas::run::{Draws, Interval, Noun, Unit};
 
 /// Formats a score with three decimals.
 pub(super) fn score(value: f64) -> Cell {
@@ -19,14 +19,6 @@ pub(super) fn between(interval: &Interval) -> Cell {
         "{:.3} [{:.3}, {:.3}]",
         interval.value, interval.low, interval.high
     ))
-}
-
-/// Formats a score, with its confidence interval if `bootstrap` contains one under `name`.
-pub(super) fn figure(value: f64, bootstrap: Option<&Bootstrap>, name: &str) -> Cell {
-    match bootstrap.and_then(|bootstrap| bootstrap.intervals.get(name)) {
-        Some(interval) => between(interval),
-        None => score(value),
-    }
 }
 
 /// Describes the resampling from which the confidence intervals were computed, as a sentence. `noun` is the word for a

@@ -122,13 +122,6 @@ impl DataPaths {
 }
 
 impl FoundData {
-    fn paths(&self) -> impl Iterator<Item = &Path> {
-        self.metadata
-            .iter()
-            .chain([&self.audio])
-            .map(PathBuf::as_path)
-    }
-
     /// Compares the sha1 of each archive that has a published name with the published sha1. Archives that are unchanged
     /// since they were added to `known` are not read again; newly read ones are added to it.
     ///
@@ -139,7 +132,7 @@ impl FoundData {
         published: &[PublishedArchive],
         known: &mut CheckedArchives,
     ) -> Result<()> {
-        for path in self.paths() {
+        for path in self.metadata.iter().chain([&self.audio]) {
             let name = path.file_name().unwrap_or_default();
             let Some(published) = published.iter().find(|one| name == one.name.as_str()) else {
                 continue;

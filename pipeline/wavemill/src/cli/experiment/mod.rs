@@ -111,19 +111,14 @@ fn check(experiment: &str, out: &mut impl Write) -> Result<()> {
     source.check()?;
     sweep::check(&source.experiment)?;
 
-    let Experiment {
-        name,
-        variants,
-        train,
-        claims,
-        ..
-    } = &source.experiment;
+    let checked = &source.experiment;
     Ok(writeln!(
         out,
-        "{name}: ok, {}, {}, {}",
-        counted(variants.len(), "variant"),
-        counted(train.len(), "training"),
-        counted(claims.len(), "claim")
+        "{}: ok, {}, {}, {}",
+        checked.name,
+        counted(checked.variants.len(), "variant"),
+        counted(checked.train.len(), "training"),
+        counted(checked.claims.len(), "claim")
     )?)
 }
 

@@ -12,7 +12,7 @@ use super::tables::{ScoreLine, ScoreTable};
 use super::work::{Selection, Work};
 
 /// All scores of an experiment. Contains no time and no path outside the experiment's folder.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Outcome {
     /// Name of the experiment.
     pub experiment: String,
@@ -122,10 +122,7 @@ impl Outcome {
             sets: selection.sets.clone(),
             train_sets: selection.train_sets.clone(),
             threads,
-            stores: Vec::new(),
-            results: Vec::new(),
-            claims: Vec::new(),
-            sweep: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -226,17 +223,14 @@ impl Outcome {
         let runs = [SplitKind::AsInDocument, SplitKind::Recipe]
             .map(|split| self.first_cell(variant, split).map(|cell| &cell.run));
         let is_one_run = runs[0] == runs[1];
-        for (message, split) in [
-            ("as in the document", SplitKind::AsInDocument),
-            ("as in the recipe", SplitKind::Recipe),
-        ] {
+        for split in [SplitKind::AsInDocument, SplitKind::Recipe] {
             let Some(leaks) = self.leaks(variant, target, split) else {
                 continue;
             };
             let message = if is_one_run {
                 "both columns show the same run"
             } else {
-                message
+                describe_split(split)
             };
             notes.push(format!("{message}: {}", leaks.sentence()));
 
@@ -319,6 +313,13 @@ impl Outcome {
     }
 }
 
+pub(super) const fn describe_split(split: SplitKind) -> &'static str {
+    match split {
+        SplitKind::AsInDocument => "as in the document",
+        SplitKind::Recipe => "as in the recipe",
+    }
+}
+
 /// Returns the items without duplicates, in the order in which they first occur.
 pub(super) fn unique<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
     let mut found = Vec::new();
@@ -342,18 +343,12 @@ fn questions(claims: &[&Claim]) -> Vec<Question> {
     unique(always.into_iter().chain(claimed))
 }
 
-/// Reports whether it is known that no test track has the same `kind` (track, recording or artist) as a training track.
-fn is_clean(leaks: &Leaks, kind: &str) -> bool {
-    leaks.shared.get(kind).is_some_and(|leak| leak.tracks == 0)
-}
-
 /// Reports whether test scores are known to be those of new music: no track, recording or artist leaks into the test.
 fn is_honest(leaks: &Leaks) -> bool {
     let artists = leaks.shared.get("artist").map_or(0, |leak| leak.known);
+    let is_clean = |kind: &str| leaks.shared.get(kind).is_some_and(|leak| leak.tracks == 0);
     leaks.rule.leak().is_none()
-        && ["track", "recording", "artist"]
-            .into_iter()
-            .all(|kind| is_clean(leaks, kind))
+        && ["track", "recording", "artist"].into_iter().all(is_clean)
         && artists == leaks.tracks
 }
 

@@ -8,15 +8,15 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use wavemill_pages::{Cell, Fact, Page, Part, Section, Table, count};
+use wavemill_pages::{Cell, Fact, Page, Section, Table, count};
 use wavemill_schemas::durable::if_there;
-use wavemill_schemas::experiment::{Experiment, SplitKind};
+use wavemill_schemas::experiment::Experiment;
 use wavemill_schemas::text::counted;
 use wavemill_store::Store;
 use wavemill_terminal::files::{require_replaceable, write_text};
 use wavemill_terminal::output::report;
 
-use super::outcome::{Outcome, format_figure, unique};
+use super::outcome::{Outcome, describe_split, format_figure, unique};
 use super::tables::{SWEEP_NOTE, ScoreTable};
 use super::trainer;
 use super::work::Work;
@@ -135,23 +135,18 @@ pub(super) fn write_index(
 /// Builds the index page: all scores with the document's claims, and links to the other pages.
 fn index(experiment: &Experiment, outcome: &Outcome) -> Page {
     let scores = outcome.tables().into_iter().map(scores);
-    let others = [
-        claims(outcome),
-        sweep(outcome),
-        runs(outcome),
-        stores(outcome),
-    ];
+    let others = [claims, sweep, runs, stores].map(|section| section(outcome));
+    let sections = scores.chain(others).collect();
+    let title = format!("Experiment {}", outcome.experiment);
 
     Page {
-        title: format!("Experiment {}", outcome.experiment),
-        lead: lead(experiment),
         facts: facts(outcome),
-        sections: scores.chain(others.into_iter().flatten()).collect(),
         about: json!({
             "page": "experiment",
             "experiment": outcome.experiment,
             "claims": outcome.claims,
         }),
+        ..Page::new(title, lead(experiment), sections)
     }
 }
 
@@ -189,23 +184,20 @@ fn facts(outcome: &Outcome) -> Vec<Fact> {
 }
 
 fn scores(table: ScoreTable) -> Section {
-    let head = [
-        "model",
-        "metric",
-        "document",
-        table.as_in_document.as_str(),
-        table.recipe.as_str(),
-    ];
-    let mut shown = Table::new("95 % confidence intervals in brackets", &head);
-    for line in table.lines {
-        let figures = [line.document, line.as_in_document, line.recipe].map(Cell::Measure);
-        let mut row: Vec<Cell> = vec![line.train.into(), line.measure.into()];
-        row.extend(figures);
-        shown.rows.push(row);
-    }
-
     let mut section = Section::new(&format!("Scores, {}", table.title));
-    section.parts.push(Part::Table(shown));
+    section.add_table(Table::of(
+        "95 % confidence intervals in brackets",
+        &table.lines,
+        &[
+            ("model", &|line| line.train.as_str().into()),
+            ("metric", &|line| line.measure.as_str().into()),
+            ("document", &|line| Cell::Measure(line.document.clone())),
+            (&table.as_in_document, &|line| {
+                Cell::Measure(line.as_in_document.clone())
+            }),
+            (&table.recipe, &|line| Cell::Measure(line.recipe.clone())),
+        ],
+    ));
     for note in &table.notes {
         section.add_text(sentence(note));
     }
@@ -219,108 +211,92 @@ fn sentence(note: &str) -> String {
     first.unwrap_or_default() + letters.as_str() + "."
 }
 
-/// Returns a section with a note above a table. A section without rows, which the command did not request, is omitted.
-fn section(title: &str, note: &str, head: &[&str], rows: Vec<Vec<Cell>>) -> Option<Section> {
-    if rows.is_empty() {
-        return None;
-    }
+/// Returns a section with a note above a table. It is empty if the table is, which the command did not request.
+fn section(title: &str, note: impl Into<String>, table: Table) -> Section {
     let mut section = Section::new(title);
-    if !note.is_empty() {
+    if !table.rows.is_empty() {
         section.add_text(note);
+        section.add_table(table);
     }
-    let mut table = Table::new("", head);
-    table.rows = rows;
-    section.parts.push(Part::Table(table));
-    Some(section)
+    section
 }
 
 /// Lists every claim of the document, including claims about models that were not trained.
-fn claims(outcome: &Outcome) -> Option<Section> {
-    let head = [
-        "model",
-        "variant",
-        "metric",
-        "document",
-        "ours: document's split",
-        "ours: recipe's split",
-        "quotation",
-        "document's split",
-    ];
-    let claims = outcome.claims.iter();
-    let rows = claims.map(|one| {
-        vec![
-            one.claim.train.as_str().into(),
-            one.claim.variant.as_str().into(),
-            one.measure().into(),
-            Cell::Measure(format!("{:.3}", one.claim.value)),
-            Cell::Measure(format_figure(one.as_in_document)),
-            Cell::Measure(format_figure(one.recipe)),
-            one.claim.says.as_str().into(),
-            one.claim.split.as_str().into(),
-        ]
-    });
-    section("Claims of the document", "", &head, rows.collect())
+fn claims(outcome: &Outcome) -> Section {
+    let mut section = Section::new("Claims of the document");
+    section.add_table(Table::of(
+        "",
+        &outcome.claims,
+        &[
+            ("model", &|of| of.claim.train.as_str().into()),
+            ("variant", &|of| of.claim.variant.as_str().into()),
+            ("metric", &|of| of.measure().into()),
+            ("document", &|of| {
+                Cell::Measure(format!("{:.3}", of.claim.value))
+            }),
+            ("ours: document's split", &|of| {
+                Cell::Measure(format_figure(of.as_in_document))
+            }),
+            ("ours: recipe's split", &|of| {
+                Cell::Measure(format_figure(of.recipe))
+            }),
+            ("quotation", &|of| of.claim.says.as_str().into()),
+            ("document's split", &|of| of.claim.split.as_str().into()),
+        ],
+    ));
+    section
 }
 
-fn sweep(outcome: &Outcome) -> Option<Section> {
-    let trials = outcome.sweep.iter();
-    let rows = trials.map(|trial| {
-        vec![
-            trial.format_sets().into(),
-            Cell::Measure(trial.format_best()),
-        ]
-    });
-    section(
-        "Sweep",
-        &sentence(SWEEP_NOTE),
-        &["changed", "best"],
-        rows.collect(),
-    )
+fn sweep(outcome: &Outcome) -> Section {
+    let table = Table::of(
+        "",
+        &outcome.sweep,
+        &[
+            ("changed", &|trial| trial.format_sets().into()),
+            ("best", &|trial| Cell::Measure(trial.format_best())),
+        ],
+    );
+    section("Sweep", sentence(SWEEP_NOTE), table)
 }
 
-fn runs(outcome: &Outcome) -> Option<Section> {
+fn runs(outcome: &Outcome) -> Section {
     let note =
         "The page of a run shows its learning curves, scores, confusion matrix, map and mistakes.";
-    let head = ["run", "variant", "split", "epochs", "best epoch", "store"];
-    let cells = outcome.results.iter();
-    let rows = cells.map(|cell| {
-        vec![
-            link(&cell.run, run_page(&cell.run)),
-            cell.variant.as_str().into(),
-            describe_split(cell.split).into(),
-            Cell::Count(cell.result.epochs),
-            cell.result.best_epoch.map(|epoch| epoch + 1).into(),
-            link(&cell.store, store_page(&cell.store)),
-        ]
-    });
-    section("Runs", note, &head, rows.collect())
+    let table = Table::of(
+        "",
+        &outcome.results,
+        &[
+            ("run", &|cell| link(&cell.run, run_page(&cell.run))),
+            ("variant", &|cell| cell.variant.as_str().into()),
+            ("split", &|cell| describe_split(cell.split).into()),
+            ("epochs", &|cell| cell.result.epochs.into()),
+            ("best epoch", &|cell| {
+                cell.result.best_epoch.map(|epoch| epoch + 1).into()
+            }),
+            ("store", &|cell| link(&cell.store, store_page(&cell.store))),
+        ],
+    );
+    section("Runs", note, table)
 }
 
-fn stores(outcome: &Outcome) -> Option<Section> {
+fn stores(outcome: &Outcome) -> Section {
     let note = "The page of a store shows kept and dropped rows, classes, splits and rejects.";
-    let head = ["store", "clips", "recipe changes", "plan"];
-    let stores = outcome.stores.iter();
-    let rows = stores.map(|store| {
-        vec![
-            link(&store.name, store_page(&store.name)),
-            Cell::Count(store.clips),
-            store.sets.join(", ").into(),
-            store.plan_id.as_str().into(),
-        ]
-    });
-    section("Stores", note, &head, rows.collect())
+    let table = Table::of(
+        "",
+        &outcome.stores,
+        &[
+            ("store", &|of| link(&of.name, store_page(&of.name))),
+            ("clips", &|of| of.clips.into()),
+            ("recipe changes", &|of| of.sets.join(", ").into()),
+            ("plan", &|of| of.plan_id.as_str().into()),
+        ],
+    );
+    section("Stores", note, table)
 }
 
 fn link(name: &str, path: String) -> Cell {
     Cell::Link {
         text: name.to_owned(),
         path,
-    }
-}
-
-const fn describe_split(split: SplitKind) -> &'static str {
-    match split {
-        SplitKind::AsInDocument => "as in the document",
-        SplitKind::Recipe => "as in the recipe",
     }
 }

@@ -58,10 +58,7 @@ pub(super) fn command(subcommand: &str) -> Command {
 /// [`ChildFailure`] with the trainer's exit code, which is 130 after a signal; an I/O error if it cannot be started.
 pub(super) fn run(mut command: Command) -> Result<String> {
     let mut child = command.spawn().context(CANNOT_START)?;
-    let mut stdout = child
-        .stdout
-        .take()
-        .context("no pipe from the standard output of the child process")?;
+    let mut stdout = child.stdout.take().expect("`command` made it a pipe");
     let child = ChildGuard::new(child);
     let passing = ForwardedSignals::to(&child, STOPPED_AT_ONCE);
 

@@ -70,31 +70,19 @@ pub(super) struct Work {
     pub cells: Vec<Cell>,
 }
 
-/// A variant's name without its split, and the splits that are requested for the variant.
-struct VariantSplits {
-    variant: String,
-    splits: &'static [SplitKind],
-}
-
-impl VariantSplits {
-    /// Parses a requested variant. The name `as-in-document` in it requests only the document's split.
-    fn parse(asked: &str) -> Self {
-        let names = asked.split(JOIN).filter(|name| *name != AS_IN_DOCUMENT);
-        let names: Vec<&str> = names.collect();
-        let is_of_document = names.len() < asked.split(JOIN).count();
-        Self {
-            variant: if names.is_empty() {
-                BASE.to_owned()
-            } else {
-                names.join(&JOIN.to_string())
-            },
-            splits: if is_of_document {
-                &[SplitKind::AsInDocument]
-            } else {
-                &[SplitKind::AsInDocument, SplitKind::Recipe]
-            },
-        }
+/// Returns a requested variant's name without its split, and the splits that are requested for the variant. The name
+/// `as-in-document` in it requests only the document's split.
+fn parse_variant(asked: &str) -> (String, &'static [SplitKind]) {
+    let names = asked.split(JOIN).filter(|name| *name != AS_IN_DOCUMENT);
+    let names: Vec<&str> = names.collect();
+    let variant = match &names[..] {
+        [] => BASE.to_owned(),
+        names => names.join(&JOIN.to_string()),
+    };
+    if names.len() < asked.split(JOIN).count() {
+        return (variant, &[SplitKind::AsInDocument]);
     }
+    (variant, &[SplitKind::AsInDocument, SplitKind::Recipe])
 }
 
 /// The content from which the hash in the name of a store's folder is computed.
@@ -114,7 +102,7 @@ impl Work {
         let mut work = Self::default();
 
         for asked in &selection.variants {
-            let VariantSplits { variant, splits } = VariantSplits::parse(asked);
+            let (variant, splits) = parse_variant(asked);
             for &split in splits {
                 let variant = &variant;
                 let recipe = source.recipe(variant, split, &selection.sets)?;

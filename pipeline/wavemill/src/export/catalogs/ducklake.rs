@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use super::super::error::ExportError;
-use super::super::output::OutFile;
+use super::super::output::write_new;
 use super::{CatalogJob, Table};
 use crate::quote::{identifier, literal};
 
@@ -73,9 +73,7 @@ pub(super) fn write(
     script += "COMMIT;\n";
 
     fs::create_dir_all(folder).map_err(ExportError::io_at(folder, "create the folder"))?;
-    let mut file = OutFile::create(&folder.join("ducklake.sql"))?;
-    file.put(script.as_bytes())?;
-    file.finish()?;
+    write_new(&folder.join("ducklake.sql"), script.as_bytes())?;
     Ok(Vec::new())
 }
 

@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, TimeUnit};
 use serde_json::{Value as Json, json};
 
 use super::super::error::ExportError;
-use super::super::output::OutFile;
+use super::super::output::write_new;
 use super::{CatalogJob, Table};
 
 /// Number of the only snapshot's changes.
@@ -174,9 +174,9 @@ impl TableFiles<'_> {
         self.snapshot(snapshot, table, bytes)?;
 
         let metadata = self.metadata(job, table, columns).to_string();
-        self.text("v1.metadata.json", &metadata)?;
+        write_new(&self.written.join("v1.metadata.json"), metadata.as_bytes())?;
         // With this file, DuckDB and Hadoop's catalog find the metadata in the table's folder.
-        self.text("version-hint.text", "1")
+        write_new(&self.written.join("version-hint.text"), b"1")
     }
 
     /// Writes the list of data files, and returns its size in bytes.
@@ -310,12 +310,6 @@ impl TableFiles<'_> {
         path.display().to_string()
     }
 
-    fn text(&self, name: &str, text: &str) -> Result<(), ExportError> {
-        let mut file = OutFile::create(&self.written.join(name))?;
-        file.put(text.as_bytes())?;
-        file.finish()
-    }
-
     /// Writes a file of Avro records, and returns its size in bytes.
     fn avro(
         &self,
@@ -339,9 +333,7 @@ impl TableFiles<'_> {
         let path = self.written.join(name);
         let bytes = encode().map_err(ExportError::io_at::<apache_avro::Error>(&path, "encode"))?;
 
-        let mut file = OutFile::create(&path)?;
-        file.put(&bytes)?;
-        file.finish()?;
+        write_new(&path, &bytes)?;
         Ok(bytes.len() as i64)
     }
 }

@@ -23,12 +23,11 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use wavemill_schemas::manifest::FileEntry;
 
 use self::columns::{Column, Kind};
-use self::readme::Readme;
 use super::Job;
 use super::content::{Content, ExportedSplit};
 use super::error::ExportError;
 use super::keys::Classes;
-use super::output::OutFile;
+use super::output::{OutFile, write_new};
 use super::reader::{Reader, Tensors};
 
 /// Key of the Parquet metadata from which `datasets` reads its types.
@@ -58,15 +57,8 @@ pub(super) fn write(
         bytes.push(shards.split(split)?);
     }
 
-    let readme = Readme {
-        job,
-        content,
-        columns: &columns,
-        bytes: &bytes,
-    };
-    let mut file = OutFile::create(&folder.join("README.md"))?;
-    file.put(readme.text().as_bytes())?;
-    file.finish()?;
+    let readme = readme::text(job, content, &columns, &bytes);
+    write_new(&folder.join("README.md"), readme.as_bytes())?;
 
     let exported = content.splits.iter();
     let renamed = exported.filter(|split| split.stored != split.name);
@@ -139,10 +131,7 @@ impl<'a> Shards<'a> {
         let mut writer = ArrowWriter::try_new(out, Arc::clone(&self.schema), properties)
             .map_err(ExportError::io_at(path, "write it"))?;
 
-        let mut wanted = Vec::new();
-        for column in self.columns {
-            wanted.push(column.name);
-        }
+        let mut wanted: Vec<&str> = self.columns.iter().map(|column| column.name).collect();
         let of_tensors = wavemill_store::tensors::columns(self.content.feature);
         // The first tensor column is included already; the second one has the shapes, if rows differ in shape.
         wanted.extend(of_tensors.iter().skip(1).map(String::as_str));
@@ -163,11 +152,8 @@ impl<'a> Shards<'a> {
 
     /// Converts rows of the store to rows of the dataset.
     fn converted(&self, batch: &RecordBatch) -> Result<RecordBatch, ExportError> {
-        let mut arrays = Vec::with_capacity(self.columns.len());
-        for column in self.columns {
-            arrays.push(self.array(column, batch)?);
-        }
-        RecordBatch::try_new(Arc::clone(&self.schema), arrays)
+        let arrays = self.columns.iter().map(|column| self.array(column, batch));
+        RecordBatch::try_new(Arc::clone(&self.schema), arrays.collect::<Result<_, _>>()?)
             .map_err(|error| ExportError::rows(error.to_string()))
     }
 

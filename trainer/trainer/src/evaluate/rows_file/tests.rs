@@ -11,7 +11,7 @@ use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 use wavemill_evaluation::report::RunRecord;
-use wavemill_evaluation::{Answers, EvaluationSettings, evaluate};
+use wavemill_evaluation::{Answers, EvaluationSettings, Values, evaluate};
 use wavemill_schemas::config::Config;
 use wavemill_schemas::run::{Evaluation, Report};
 use wavemill_scores::metrics::{Label, Predictions, Row, likeliest, score_rows};
@@ -362,10 +362,15 @@ fn a_file_of_predictions_has_the_scores_of_the_model() {
     for scored in scored {
         let store = Store::open(made.folder.path(), None).expect("a store");
         let settings = EvaluationSettings {
+            name: "predictions".to_owned(),
             target: scored.target.clone(),
             split: Split::Training,
+            split_rule: None,
+            feature: None,
+            classes: None,
+            trained_on: None,
+            values: Values::Probabilities,
             seed: 3,
-            ..EvaluationSettings::default()
         };
         let evaluated =
             evaluate(store, &answers, &settings, &AtomicBool::new(false)).expect("scores");
