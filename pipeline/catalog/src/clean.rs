@@ -199,6 +199,13 @@ fn classes(targets: &[TargetSpec], labels: &[Labels], warnings: &mut Vec<String>
                 counted(labels.unlisted, "row")
             ));
         }
+        if labels.classes.is_empty() && !labels.ids.is_empty() {
+            warnings.push(format!(
+                "target `{}`: no clip has a class, which training needs; classes can be the names of folders, as in \
+                 music/Rock/song.mp3",
+                target.name
+            ));
+        }
         classes.insert(target.name.clone(), labels.classes.clone());
     }
     classes

@@ -37,7 +37,8 @@ pub enum CatalogError {
     /// None of the metadata rows has a file below the audio root. `example` is the key of a missing file, and `hint` names
     /// the existing file that this key probably means, if there is one.
     #[error(
-        "none of the {rows} rows has a file below the audio root: expected, for example, {example}{hint}"
+        "none of the {rows} rows has a file below the audio root: expected, for example, {example}{hint}; \
+         give --audio the folder in which it is"
     )]
     NoAudio {
         rows: usize,

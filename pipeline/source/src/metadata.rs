@@ -64,6 +64,10 @@ impl Files {
             let names = entry_names(&archive);
             Container::Zip(archive, names)
         } else {
+            if path.extension().is_some_and(|ending| ending == "zip") {
+                let problem = format!("{}: not a zip: download or copy it again", path.display());
+                return Err(PlainError::usage(problem).into());
+            }
             // A single file is treated like a folder with only this file.
             let is_pipe = !std::fs::metadata(path).is_ok_and(|found| found.is_file());
             let name = match path.file_name() {

@@ -102,9 +102,9 @@ impl<'a> UnknownColumn<'a> {
             }
         });
         let text = found.break_value()?;
-        let quoted = text.replace('\'', "''");
-        let quotes = || format!("texts take single quotes: '{quoted}'");
-        Some(classes::by_name(&text, targets).unwrap_or_else(quotes))
+        let quoted = || format!("'{}'", text.replace('\'', "''"));
+        let example = classes::by_name(&text, targets).unwrap_or_else(quoted);
+        Some(format!("texts take single quotes: {example}"))
     }
 }
 

@@ -44,8 +44,7 @@ use super::running::{self, Interrupt};
 use super::table::StoreTable;
 use super::tensor::TensorType;
 use super::{
-    SqlError, average, bounded, classes, copying, functions, headings, own_tables, similarity,
-    subqueries,
+    SqlError, average, bounded, copying, functions, headings, own_tables, similarity, subqueries,
 };
 
 /// Maximum size in bytes of the tensors in one batch (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
@@ -559,8 +558,8 @@ impl Planner {
         let in_store = paths.iter().find(|path| self.is_in_store(path));
         Ok(Some(match (changed, in_store) {
             (Some(table), _) if self.is_stored(table) => format!(
-                "{statement}: {table} is a table of the store, whose versions never change: to leave out rows, add a \
-                 step to the recipe's catalog.clean and commit another version with `wavemill extract … --new-version`"
+                "{statement}: {table} is a table of the store, whose versions never change: to change or leave out rows, add \
+                 a step to the recipe's catalog.clean and commit another version with `wavemill extract … --new-version`"
             ),
             (Some(table), _)
                 if !self.limits.allow_write && self.ctx.table_exist(table.clone())? =>

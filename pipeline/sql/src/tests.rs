@@ -803,8 +803,8 @@ fn mistakes_are_one_line_with_the_nearest_name() {
 fn mistakes_have_the_remedy_that_was_meant() {
     const CAST: &str = "Cannot cast string 'title 0' to value of Int64 type: compare numbers with numbers, or convert \
                         texts with TRY_CAST(x AS INT)";
-    const ID: &str = "genre is the id of a class, so select by the class itself: genre_name = 'Rock' (the table classes \
-                      lists all)";
+    const ID: &str = "Cannot cast string 'Rock' to value of Int32 type: genre is the id of a class, and genre_name its \
+                      name, as in genre_name = 'Rock'";
     const SUBSCRIPT: &str = "log_mel[…] is not possible, because log_mel is a tensor: tensor_at(log_mel, i, j) is one \
                              of its values, tensor_slice(log_mel, axis, start, end) a part";
     let store = TestStore::small();
@@ -824,8 +824,8 @@ fn mistakes_have_the_remedy_that_was_meant() {
         ),
         (
             format!("{features} genre = Rock"),
-            "no column 'rock'; genre is the id of a class, so select by the class itself: genre_name = 'Rock' (the table \
-             classes lists all)",
+            "no column 'rock'; texts take single quotes: genre is the id of a class, and genre_name its name, as in \
+             genre_name = 'Rock'",
         ),
         (format!("{tracks} track_id = track_title"), CAST),
         (
@@ -1003,8 +1003,8 @@ fn tables_of_the_store_never_change() {
             ("DELETE FROM versions", "DELETE", "versions"),
         ] {
             let want = format!(
-                "{verb}: {table} is a table of the store, whose versions never change: to leave out rows, add a \
-                 step to the recipe's catalog.clean and commit another version with `wavemill extract … --new-version`"
+                "{verb}: {table} is a table of the store, whose versions never change: to change or leave out rows, add \
+                 a step to the recipe's catalog.clean and commit another version with `wavemill extract … --new-version`"
             );
             assert_eq!(error(&session, sql), (want, Kind::Usage), "{sql}");
         }

@@ -34,7 +34,7 @@ const LATEST_TAG: &str =
     "`latest` always names the latest version: choose another name for the tag";
 
 /// Message for a text of digits only, which is a version number and not a tag.
-const ALL_DIGITS: &str = "a name of digits only is a version number: a tag needs another character";
+const ALL_DIGITS: &str = "a name of digits only is a version number, which precedes the tag, as in `wavemill tag 1 paper`";
 
 /// Message for a number that exceeds the maximum version number.
 const TOO_LARGE: &str = "the version number is too large";

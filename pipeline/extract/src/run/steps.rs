@@ -563,7 +563,8 @@ fn require_finished(finished: &FinishedShards, shards: usize) -> Result<(), Extr
         return Ok(());
     }
     let message = format!(
-        "{} of {shards} shards of the plan are missing ({}): write one with `wavemill work --part {}/{shards}`",
+        "{} of {shards} shards of the plan are missing ({}): write them with `wavemill work` and the options of the \
+         plan, or one with its --part {}/{shards}",
         missing.len(),
         format_places(&missing),
         missing[0]

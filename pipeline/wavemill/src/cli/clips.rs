@@ -90,7 +90,7 @@ impl ClipList {
             let problem = match RunDir::open(&path) {
                 Ok(_) => "the folder is a run: give --run before each run".to_owned(),
                 Err(_) => format!(
-                    "the folder contains no clips ({})",
+                    "the folder contains no clips ({}): give another one, or files",
                     Media::Audio.extensions().join(", ")
                 ),
             };

@@ -170,7 +170,9 @@ impl ClipList {
             (0, _) => Ok(()),
             // The reason of the only clip was printed, and there is nothing to add.
             (_, 1) => Err(ChildFailure { code: 1 }.into()),
-            (rejected, clips) => bail!("no rows for {rejected} of {clips} clips"),
+            (rejected, clips) => {
+                bail!("no rows for {rejected} of {clips} clips: replace these, or leave them out")
+            }
         }
     }
 }
@@ -255,7 +257,7 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
     };
 
     let Some(shape) = rows.first().map(|row| &row.tensors[0].shape) else {
-        bail!("no rows: nothing to write");
+        bail!("no rows, so no file was written: give other clips");
     };
     if rows.iter().any(|row| row.tensors[0].shape != *shape) {
         return Err(UsageError(

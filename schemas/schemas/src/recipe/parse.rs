@@ -53,7 +53,10 @@ impl Source {
                 ))
             }
             _ => {
-                let message = format!("{kind} {}: cannot read the file", path.display());
+                let message = format!(
+                    "{kind} {}: not a TOML file that can be read",
+                    path.display()
+                );
                 PlainError::usage(message).caused_by(source)
             }
         })?;

@@ -27,7 +27,7 @@ pub enum RunFilesError {
     #[error("{path}: a run already exists; continue it with --resume, or choose another id")]
     Exists { path: PathBuf },
     /// The folder does not contain a run, but what `found` says.
-    #[error("{path}: not a run ({found})")]
+    #[error("{path}: not a run ({found}); give a folder that `wavemill train fit` created")]
     Missing { path: PathBuf, found: String },
     /// Any other error, for example of an invalid name for a run.
     #[error(transparent)]

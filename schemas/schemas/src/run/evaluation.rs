@@ -289,7 +289,7 @@ impl Draws {
             Unit::Track => noun.many(),
         };
         format!(
-            "no intervals for means over classes, because half of the classes have fewer than {UNITS_PER_CLASS_MIN} {units}"
+            "no intervals for means over classes, because at least half of the classes have fewer than {UNITS_PER_CLASS_MIN} {units}"
         )
     }
 }

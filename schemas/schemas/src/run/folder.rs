@@ -401,7 +401,9 @@ mod tests {
             let error = RunDir::open(&root.path().join(name)).unwrap_err();
             assert_eq!(
                 error.to_string(),
-                format!("{at}/{name}: not a run ({found})")
+                format!(
+                    "{at}/{name}: not a run ({found}); give a folder that `wavemill train fit` created"
+                )
             );
         }
     }

@@ -222,6 +222,7 @@ fn accuracy_of(run: &RunRecord, is_named: bool) -> Option<Fact> {
     // The confidence interval is shown next to the score, because it is wide with few tracks.
     let intervals = level.bootstrap.as_ref().map(|draws| &draws.intervals);
     let interval = intervals.and_then(|intervals| intervals.get(figure));
+    let interval = interval.filter(|interval| interval.low < interval.high);
     let note = interval.map_or(String::new(), |interval| {
         format!("95 % CI: {:.3} to {:.3}", interval.low, interval.high)
     });

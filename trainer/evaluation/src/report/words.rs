@@ -15,6 +15,10 @@ pub(super) fn score_if(is_there: bool, value: f64) -> Cell {
 
 /// Formats a score with its confidence interval.
 pub(super) fn between(interval: &Interval) -> Cell {
+    // Resamples of very few tracks have one value, which says nothing about other tracks.
+    if interval.low == interval.high {
+        return Cell::Measure(format!("{:.3}", interval.value));
+    }
     Cell::Measure(format!(
         "{:.3} [{:.3}, {:.3}]",
         interval.value, interval.low, interval.high

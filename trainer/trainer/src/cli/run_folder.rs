@@ -59,8 +59,11 @@ impl RunStart {
     ) -> Result<(PathBuf, Option<VersionName>)> {
         let recorded = self.input.as_ref();
         let Some(asked) = asked else {
-            let (store, recorded) =
-                recorded.ok_or_else(|| UsageError("--store DIR is required".to_owned()))?;
+            let (store, recorded) = recorded.ok_or_else(|| {
+                UsageError(
+                    "--store DIR is required: the folder that `wavemill extract` wrote".to_owned(),
+                )
+            })?;
             return Ok((store.clone(), version_of(version, Some(*recorded))));
         };
 
