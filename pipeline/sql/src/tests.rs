@@ -814,7 +814,7 @@ fn mistakes_have_the_remedy_that_was_meant() {
     let tracks = "SELECT 1 FROM tracks WHERE";
     for (sql, want) in [
         (format!("{features} genre = 'Rock'"), ID),
-        (format!("{features} 'rock' <> f.genre"), ID),
+        (format!("{features} 'Rock' <> f.genre"), ID),
         (format!("{features} genre IN (1, 'Rock')"), ID),
         (format!("{features} genre BETWEEN 'Rock' AND '2'"), ID),
         ("SELECT genre = 'Rock' FROM features_log_mel".to_owned(), ID),
