@@ -50,7 +50,7 @@ impl Files {
         }
         let content = readable(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => PlainError::usage(format!(
-                "--metadata {}: there is no such file or folder; give a table such as tracks.csv, or its folder or zip",
+                "{}: there is no such file or folder; give --metadata a table such as tracks.csv, or its folder or zip",
                 path.display()
             ))
             .into(),

@@ -74,7 +74,7 @@ fn gc_does_not_believe_that_versions_are_gone() -> Result<(), Failed> {
         .says(&["_wavemill/versions", "Not a directory"])?;
     fs::remove_file(&versions)?;
     fs::rename(aside.join("versions"), &versions)?;
-    contains(&on(&store, "gc --keep 1").exits(0)?.err, "version 1 ")
+    contains(&on(&store, "gc --keep 1").exits(0)?.err, "version 1: ")
 }
 
 #[apply(trial)]

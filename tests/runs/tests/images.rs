@@ -68,7 +68,7 @@ fn folders_become_a_store() -> Result<(), Failed> {
     let store = folder.join("store");
     let ran = run(inputs.strict_extract(&store).args(argv(SMALL))).exits(0)?;
     lacks(&ran.err, "leaky")?;
-    let n_told = ran.err.matches("stands for itself").count();
+    let n_told = ran.err.matches("no column artist_id").count();
     same("told that no artist is known", n_told, 1)?;
 
     let version = manifest(&store, 1)?;
