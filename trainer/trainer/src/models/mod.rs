@@ -213,7 +213,7 @@ impl Net {
         inputs: &Inputs,
         train: bool,
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
-        let vectors = self.walk(inputs, train, &mut Walk::unheard())?;
+        let vectors = self.walk(inputs, train, &mut Walk::default())?;
         let logits = self
             .heads
             .iter()
@@ -228,7 +228,7 @@ impl Net {
     /// [`ModelError::Unfit`] if an input is missing; [`ModelError::Torch`] if libtorch fails.
     #[cfg(test)]
     pub(crate) fn embed(&self, inputs: &Inputs) -> Result<Tensor, ModelError> {
-        self.walk(inputs, false, &mut Walk::unheard())
+        self.walk(inputs, false, &mut Walk::default())
     }
 
     /// Returns the length of a row's vector.
