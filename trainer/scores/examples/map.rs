@@ -8,7 +8,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use wavemill_scores::map::{MapSettings, map};
+use wavemill_scores::map::{MapSettings, map, perplexity_for};
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -25,13 +25,14 @@ fn main() -> Result<()> {
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     };
     let start = Instant::now();
-    let found = map(&vectors, width.parse()?, &settings, &mut |_| {})?;
+    let rows: Vec<&[f32]> = vectors.chunks_exact(width.parse()?).collect();
+    let found = map(&rows, &settings, &mut |_| {})?;
     eprintln!(
         "{} vectors, perplexity {}, {:.1} s",
-        found.places.len(),
-        found.perplexity,
+        found.len(),
+        perplexity_for(found.len(), settings.perplexity),
         start.elapsed().as_secs_f64()
     );
-    println!("{}", serde_json::to_string(&found.places)?);
+    println!("{}", serde_json::to_string(&found)?);
     Ok(())
 }

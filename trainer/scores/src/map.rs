@@ -16,8 +16,6 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::rng::{Rng, mix};
 
-/// Perplexity: the approximate number of neighbours of a point. 30 is the default of most programs.
-pub const PERPLEXITY: f64 = 30.0;
 /// Maximum number of rows on a map. More points would overlap, and take hours to compute.
 pub const ROWS_MAX: usize = 10_000;
 /// Number of iterations of t-SNE, each of which moves all points.
@@ -38,21 +36,12 @@ const LANES: usize = 16;
 /// Settings for computing a map.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MapSettings {
-    /// Requested perplexity, see [`PERPLEXITY`]. It is reduced if there are too few rows.
+    /// Requested perplexity: the approximate number of neighbours of a point. It is reduced if there are too few rows.
     pub perplexity: f64,
     /// The seed of the initial positions.
     pub seed: u64,
     /// Number of threads that search for nearest neighbours. It does not affect the result.
     pub threads: usize,
-}
-
-/// The positions of all vectors on the map.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Map {
-    /// x and y of each vector, centred around 0.
-    pub places: Vec<[f32; 2]>,
-    /// The perplexity that was used; 0 if there are fewer than [`ROWS_MIN`] vectors, whose positions are then random.
-    pub perplexity: f64,
 }
 
 /// Selects the rows that are shown on a map, in ascending order: all `n` rows, or [`ROWS_MAX`] of them at random. The
@@ -76,50 +65,32 @@ pub fn perplexity_for(n: usize, asked: f64) -> f64 {
     asked.min((n - 1) as f64 / NEIGHBORS_PER_PERPLEXITY)
 }
 
-/// Computes the map of `vectors`, a row-major `[n, width]` matrix. Calls `progress` with the number of completed
-/// [`STEPS`].
+/// Computes the position of each of `rows`, finite vectors of one length, on their map, which is centred around 0. Fewer
+/// than [`ROWS_MIN`] rows get random positions. Calls `progress` with the number of completed [`STEPS`].
 ///
 /// Computing time grows with n² · width for the neighbours, and with n · log n for the steps.
 ///
 /// # Errors
-/// The vectors have different widths or contain NaN or infinite values, or a thread cannot be started.
+/// A thread cannot be started.
 pub fn map(
-    vectors: &[f32],
-    width: usize,
+    rows: &[&[f32]],
     settings: &MapSettings,
     progress: &mut (dyn FnMut(usize) + Send),
-) -> Result<Map, PlainError> {
-    if width == 0 || !vectors.len().is_multiple_of(width) {
-        let values = vectors.len();
-        return Err(PlainError::failed(format!(
-            "{values} values cannot be divided into vectors of {width} values"
-        )));
-    }
-    if let Some(at) = vectors.iter().position(|value| !value.is_finite()) {
-        let index = at / width;
-        return Err(PlainError::failed(format!(
-            "vector {index} contains a value that is not a number"
-        )));
-    }
-
-    let rows: Vec<&[f32]> = vectors.chunks_exact(width).collect();
+) -> Result<Vec<[f32; 2]>, PlainError> {
     let perplexity = perplexity_for(rows.len(), settings.perplexity);
     let start = first_places(rows.len(), settings.seed);
     if perplexity == 0.0 {
         let places = start.as_chunks::<2>().0.iter();
-        return Ok(Map {
-            places: places
-                .map(|place| place.map(|x| (x / START_DEVIATION) as f32))
-                .collect(),
-            perplexity,
-        });
+        return Ok(places
+            .map(|place| place.map(|x| (x / START_DEVIATION) as f32))
+            .collect());
     }
 
     progress(0);
-    let neighbors = pool(settings.threads)?.install(|| neighbors(&rows, perplexity));
+    let neighbors = pool(settings.threads)?.install(|| neighbors(rows, perplexity));
     // Run `bhtsne` on one thread: see the module documentation.
     let places = pool(1)?.install(|| {
-        let mut tsne: tSNE<'_, f64, &[f32]> = tSNE::new(&rows);
+        let mut tsne: tSNE<'_, f64, &[f32]> = tSNE::new(rows);
         tsne.perplexity(perplexity)
             .epochs(STEPS)
             .initial_embedding(start)
@@ -129,10 +100,7 @@ pub fn map(
     });
 
     let places = places.as_chunks::<2>().0.iter();
-    Ok(Map {
-        places: places.map(|place| place.map(|x| x as f32)).collect(),
-        perplexity,
-    })
+    Ok(places.map(|place| place.map(|x| x as f32)).collect())
 }
 
 fn pool(threads: usize) -> Result<ThreadPool, PlainError> {
@@ -216,14 +184,15 @@ mod tests {
 
     fn settings(seed: u64, threads: usize) -> MapSettings {
         MapSettings {
-            perplexity: PERPLEXITY,
+            perplexity: 30.0,
             seed,
             threads,
         }
     }
 
-    fn map_of(vectors: &[f32], width: usize, settings: &MapSettings) -> Map {
-        map(vectors, width, settings, &mut |_| {}).expect("a map")
+    fn map_of(vectors: &[f32], width: usize, settings: &MapSettings) -> Vec<[f32; 2]> {
+        let rows: Vec<&[f32]> = vectors.chunks_exact(width).collect();
+        map(&rows, settings, &mut |_| {}).expect("a map")
     }
 
     #[test]
@@ -238,13 +207,14 @@ mod tests {
     fn groups_stay_together() {
         let vectors = groups(4, 400, 17);
         let mut steps = 0;
-        let found = map(&vectors, 17, &settings(7, 2), &mut |done| steps = done).expect("a map");
-        assert_eq!((found.perplexity, steps), (30.0, STEPS));
+        let rows: Vec<&[f32]> = vectors.chunks_exact(17).collect();
+        let found = map(&rows, &settings(7, 2), &mut |done| steps = done).expect("a map");
+        assert_eq!(steps, STEPS);
 
         // The nearest point on the map belongs to the same group, for every point.
         let mut own = 0;
-        for (index, place) in found.places.iter().enumerate() {
-            let others = found.places.iter().enumerate();
+        for (index, place) in found.iter().enumerate() {
+            let others = found.iter().enumerate();
             let nearest = others.filter(|(other, _)| *other != index).min_by(|a, b| {
                 squared_distance(a.1, place).total_cmp(&squared_distance(b.1, place))
             });
@@ -260,8 +230,8 @@ mod tests {
         assert_eq!(perplexity_for(3, 30.0), 0.0);
         for rows in 0..12 {
             let found = map_of(&groups(2, rows, 5), 5, &settings(1, 1));
-            assert_eq!(found.places.len(), rows);
-            let finite = found.places.iter().flatten().all(|x| x.is_finite());
+            assert_eq!(found.len(), rows);
+            let finite = found.iter().flatten().all(|x| x.is_finite());
             assert!(finite, "{rows} rows: {found:?}");
         }
     }
@@ -269,7 +239,7 @@ mod tests {
     #[test]
     fn equal_vectors_get_finite_places() {
         let found = map_of(&[0.5; 60 * 3], 3, &settings(1, 1));
-        assert!(found.places.iter().flatten().all(|x| x.is_finite()));
+        assert!(found.iter().flatten().all(|x| x.is_finite()));
     }
 
     #[test]
@@ -280,25 +250,5 @@ mod tests {
         assert!(some.is_sorted_by(|a, b| a < b) && some[ROWS_MAX - 1] > ROWS_MAX);
         assert_eq!(some, rows_on_map(ROWS_MAX + 500, 1));
         assert_ne!(some, rows_on_map(ROWS_MAX + 500, 2));
-    }
-
-    #[test]
-    fn invalid_vectors_are_errors() {
-        let cases: [(&[f32], usize, &str); 2] = [
-            (
-                &[0.0; 7],
-                3,
-                "7 values cannot be divided into vectors of 3 values",
-            ),
-            (
-                &[0.0, 1.0, 2.0, f32::NAN],
-                2,
-                "vector 1 contains a value that is not a number",
-            ),
-        ];
-        for (vectors, width, want) in cases {
-            let found = map(vectors, width, &settings(1, 1), &mut |_| {});
-            assert_eq!(found.expect_err("no map").to_string(), want);
-        }
     }
 }

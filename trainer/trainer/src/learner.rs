@@ -12,7 +12,7 @@ use wavemill_schemas::rng::mix;
 
 use crate::TrainError;
 use crate::augment::Augmenter;
-use crate::dataset::{Batch, BatchTensors, Dataset, DatasetTensors, RowKind, Split};
+use crate::dataset::{self, Batch, Dataset, RowKind, Split};
 use crate::ffi;
 use crate::forward::ForwardPass;
 use crate::loss::{Criterion, TargetLoss, balanced_weights, positive_weights};
@@ -62,7 +62,7 @@ impl Learner {
         data: &Dataset,
         world_size: usize,
     ) -> Result<(), TrainError> {
-        registry::find(&config.model.name)?.check(&config.model, &data.dims())?;
+        registry::find(&config.model.name)?.check(&config.model, &dataset::dims(data))?;
         parts::check(config, data, world_size)
     }
 
@@ -85,7 +85,7 @@ impl Learner {
         // A single rank has all rows of a batch, so libtorch's own batch norm is sufficient.
         let over = (config.model.sync_batch_norm && ranks.world_size() > 1)
             .then(|| strategy::sum_group(ranks));
-        let net = Net::build(&config.model, &data.dims(), &store.root(), over)?;
+        let net = Net::build(&config.model, &dataset::dims(data), &store.root(), over)?;
 
         // Sort variables by name: gradients are exchanged in this order, which must be the same on all ranks.
         let trainable: Vec<_> = sorted(store.variables())
@@ -131,7 +131,7 @@ impl Learner {
     /// # Errors
     /// [`ModelError::Unfit`] if the file cannot be read, or if its weights do not fit the model.
     pub(crate) fn start_from(&self, file: &Path) -> Result<Origin, TrainError> {
-        let n_heads = self.data.dims().heads.len();
+        let n_heads = dataset::dims(&self.data).heads.len();
         check_heads(&self.config.model, &self.store, n_heads)?;
         let origin = init::load(file, &self.store)?;
         self.check_weights_of(file)?;
@@ -185,22 +185,16 @@ impl Learner {
     }
 
     fn inputs(&self, batch: &Batch) -> Result<Inputs, TrainError> {
-        Ok(self
-            .data
-            .inputs(batch, self.forward.device, self.forward.kind)?)
+        let ForwardPass { device, kind, .. } = self.forward;
+        Ok(dataset::inputs(batch, device, kind)?)
     }
 
     /// Returns the labels of each target in host memory.
     fn labels(&self, batch: &Batch) -> Result<Vec<Tensor>, TrainError> {
-        let mut labels = Vec::new();
-        for (index, target) in self.data.targets().iter().enumerate() {
-            labels.push(if target.is_multi() {
-                batch.multi_hot(index, Device::Cpu)?
-            } else {
-                batch.labels(index, Device::Cpu)?
-            });
-        }
-        Ok(labels)
+        let targets = 0..self.data.targets().len();
+        targets
+            .map(|target| Ok(dataset::labels(batch, target)?))
+            .collect()
     }
 
     /// Copies tensors to the model's device.

@@ -657,7 +657,10 @@ impl<'a> Run<'a> {
             .store(stepped.loss.to_bits(), Ordering::Relaxed);
 
         match &mut self.records {
-            Some(records) => records.step(context.epoch, state.step, stepped.loss, context.lr),
+            Some(records) => {
+                let figures = [("loss", stepped.loss), ("lr", context.lr)];
+                records.figures("step", context.epoch, state.step, &figures)
+            }
             None => Ok(()),
         }
     }
@@ -695,7 +698,7 @@ impl<'a> Run<'a> {
         if !self.data.targets()[0].is_multi() {
             values.extend(accuracy.map(|accuracy| ("training/accuracy", accuracy)));
         }
-        records.epoch(self.state.epoch, self.state.step, &values)
+        records.figures("epoch", self.state.epoch, self.state.step, &values)
     }
 
     /// Writes a checkpoint. Every rank provides its tensors; only rank 0 writes files.

@@ -34,14 +34,14 @@ impl EventWriter {
         let mut writer = Self { file, path };
         let mut version = event(now(), 0);
         put_bytes(&mut version, 3, b"brain.Event:2");
-        writer.put(&version)?;
+        writer.put(&framed(&version))?;
 
         if let Some(entries) = resumed {
             // When TensorBoard reads a start event, it drops all events from this step on that it has read before.
             let mut start = event(now(), 0);
             // Protobuf encoding of SessionLog { status: START }.
             put_bytes(&mut start, 7, &[0x08, 0x01]);
-            writer.put(&start)?;
+            writer.put(&framed(&start))?;
             writer.write(entries)?;
 
             for (path, _) in earlier {
@@ -58,14 +58,10 @@ impl EventWriter {
     pub fn write(&mut self, entries: &[Entry]) -> Result<(), RunFilesError> {
         let events = entries.iter().filter_map(scalars);
         let records: Vec<u8> = events.flat_map(|event| framed(&event)).collect();
-        self.put_records(&records)
+        self.put(&records)
     }
 
-    fn put(&mut self, event: &[u8]) -> Result<(), RunFilesError> {
-        self.put_records(&framed(event))
-    }
-
-    fn put_records(&mut self, records: &[u8]) -> Result<(), RunFilesError> {
+    fn put(&mut self, records: &[u8]) -> Result<(), RunFilesError> {
         self.file
             .write_all(records)
             .map_err(RunFilesError::io(&self.path, "write"))

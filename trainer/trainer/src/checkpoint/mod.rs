@@ -19,7 +19,7 @@ use wavemill_schemas::durable::{make_folder, settle_folder, sync_folder};
 use wavemill_schemas::exit::{Kind, PlainError};
 use wavemill_scores::schedule::{EarlyStop, ScheduleState};
 
-use crate::dataset::{Dataset, DatasetTensors, InputSpec};
+use crate::dataset::{self, Dataset, InputSpec};
 use crate::models::Dims;
 use crate::models::init::Origin;
 use crate::safetensors;
@@ -202,7 +202,7 @@ impl State {
             manifest_hash: data.store().manifest_hash().to_owned(),
             feature_id: data.feature().feature_id.clone(),
             classes: data.class_names(),
-            dims: data.dims(),
+            dims: dataset::dims(data),
             input: data.input_spec().clone(),
             // Loading the weights of `model.init` replaces it.
             origin: Origin::Scratch,

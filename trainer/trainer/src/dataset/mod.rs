@@ -5,7 +5,6 @@
 
 mod batch;
 mod form;
-mod memory;
 mod spec;
 
 #[cfg(test)]
@@ -21,8 +20,8 @@ use tch::kind::Element;
 use tch::{Device, Kind, TchError, Tensor};
 use wavemill_schemas::exit::PlainError;
 
-pub use batch::BatchTensors;
-pub use spec::SpecTensors;
+pub use batch::{labels, spectrogram, stored};
+pub use spec::inputs_of_rows;
 pub use wavemill_loader::{
     DatasetError, GENRES_ALL, InputSpec, LoaderPlan, MetadataColumn, ModelSignature, Needs,
     RowFrames, RowKind, Split, Store, StorePlace, Target, n_batches,
@@ -40,69 +39,59 @@ pub type Batch = wavemill_loader::Batch<HostBuffer>;
 /// Loads the batches of an epoch into libtorch's memory.
 pub type Loader = wavemill_loader::Loader<HostBuffer>;
 
-/// Conversion of a dataset's rows to the inputs of a model.
-pub trait DatasetTensors {
-    /// Returns the sizes of inputs and outputs for which a model on this dataset is built.
-    fn dims(&self) -> Dims;
+/// Returns the sizes of inputs and outputs for which a model on a dataset is built.
+pub fn dims(data: &Dataset) -> Dims {
+    let heads = data.targets().iter().map(|target| {
+        let n_classes = target.classes().len() as i64;
+        (target.name().to_owned(), n_classes)
+    });
 
-    /// Returns the inputs of a model for the rows of a batch, in `kind` on `device`. [`Needs`] selects the inputs.
-    ///
-    /// # Errors
-    /// [`DatasetError::Other`] if libtorch fails.
-    fn inputs(&self, batch: &Batch, device: Device, kind: Kind) -> Result<Inputs, DatasetError>;
+    let form = data.form();
+    let published = data.input_spec().metadata.len() as i64;
+
+    let (bands, frames, channels, metadata) = match form.kind {
+        RowKind::Spectrogram => (form.bands, form.frames, None, published),
+        RowKind::Picture { height, width } => (height, width, Some(form.bands as i64), published),
+        // A feature of statistics replaces the published metadata columns.
+        RowKind::Columns if data.needs().spectrogram() => (0, 0, None, form.bands as i64),
+        RowKind::Columns | RowKind::Samples => (0, 0, None, published),
+    };
+
+    Dims {
+        bands: bands as i64,
+        frames: frames as i64,
+        channels,
+        metadata,
+        vocabulary: data.input_spec().vocabulary(),
+        heads: heads.collect(),
+    }
 }
 
-impl DatasetTensors for Dataset {
-    fn dims(&self) -> Dims {
-        let heads = self.targets().iter().map(|target| {
-            let n_classes = target.classes().len() as i64;
-            (target.name().to_owned(), n_classes)
-        });
+/// Returns the inputs of a model for the rows of a batch, in `kind` on `device`. [`Needs`] selects the inputs.
+///
+/// # Errors
+/// [`DatasetError::Other`] if libtorch fails.
+pub fn inputs(batch: &Batch, device: Device, kind: Kind) -> Result<Inputs, DatasetError> {
+    let data = batch.dataset();
+    let n_rows = batch.rows.len();
+    let values = spectrogram(batch, device, kind)?;
+    let mut inputs = match batch.memory() {
+        Some(_) => form::inputs(data.form(), values).map_err(refused)?,
+        None => Inputs {
+            spectrogram: values,
+            metadata: None,
+            ids: None,
+        },
+    };
 
-        let form = self.form();
-        let published = self.input_spec().metadata.len() as i64;
-
-        let (bands, frames, channels, metadata) = match form.kind {
-            RowKind::Spectrogram => (form.bands, form.frames, None, published),
-            RowKind::Picture { height, width } => {
-                (height, width, Some(form.bands as i64), published)
-            }
-            // A feature of statistics replaces the published metadata columns.
-            RowKind::Columns if self.needs().spectrogram() => (0, 0, None, form.bands as i64),
-            RowKind::Columns | RowKind::Samples => (0, 0, None, published),
-        };
-
-        Dims {
-            bands: bands as i64,
-            frames: frames as i64,
-            channels,
-            metadata,
-            vocabulary: self.input_spec().vocabulary(),
-            heads: heads.collect(),
-        }
+    if let Some(values) = data.metadata_of(&batch.rows) {
+        let shape = [n_rows, data.input_spec().metadata.len()];
+        inputs.metadata = Some(matrix(&values, shape, kind, device).map_err(refused)?);
     }
-
-    fn inputs(&self, batch: &Batch, device: Device, kind: Kind) -> Result<Inputs, DatasetError> {
-        let n_rows = batch.rows.len();
-        let values = batch.spectrogram(device, kind)?;
-        let mut inputs = match batch.memory() {
-            Some(_) => form::inputs(self.form(), values).map_err(refused)?,
-            None => Inputs {
-                spectrogram: values,
-                metadata: None,
-                ids: None,
-            },
-        };
-
-        if let Some(values) = self.metadata_of(&batch.rows) {
-            let shape = [n_rows, self.input_spec().metadata.len()];
-            inputs.metadata = Some(matrix(&values, shape, kind, device).map_err(refused)?);
-        }
-        if let Some(known) = self.ids_of(&batch.rows) {
-            inputs.ids = Some(matrix(&known, [n_rows, 2], Kind::Int64, device).map_err(refused)?);
-        }
-        Ok(inputs)
+    if let Some(known) = data.ids_of(&batch.rows) {
+        inputs.ids = Some(matrix(&known, [n_rows, 2], Kind::Int64, device).map_err(refused)?);
     }
+    Ok(inputs)
 }
 
 /// Creates a matrix of `shape` and `kind` on `device` from row-major values.

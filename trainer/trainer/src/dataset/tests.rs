@@ -39,13 +39,13 @@ fn opened(root: &Path, data: &Data) -> Arc<Dataset> {
     open(root, data, Needs::default()).expect("a dataset")
 }
 
-fn inputs(dataset: &Dataset, batch: &Batch, kind: Kind) -> Inputs {
-    let inputs = dataset.inputs(batch, Device::Cpu, kind);
+fn inputs(batch: &Batch, kind: Kind) -> Inputs {
+    let inputs = super::inputs(batch, Device::Cpu, kind);
     inputs.expect("tensors")
 }
 
 fn spectrogram(batch: &Batch, kind: Kind) -> Tensor {
-    let tensor = batch.spectrogram(Device::Cpu, kind);
+    let tensor = super::spectrogram(batch, Device::Cpu, kind);
     tensor.expect("a tensor")
 }
 
@@ -84,13 +84,11 @@ fn metadata_is_standardised_by_training_rows_alone() {
         .map(|column| column.name.as_str())
         .collect();
     assert_eq!(names, ["mfcc_mean_01", "mfcc_mean_02", "mfcc_std_01"]);
-    assert_eq!(dataset.dims().metadata, 3);
+    assert_eq!(dims(&dataset).metadata, 3);
 
     let batch = whole(&dataset, Split::Training);
     let rows = batch.rows.len();
-    let seen = inputs(&dataset, &batch, Kind::Double)
-        .metadata
-        .expect("asked for");
+    let seen = inputs(&batch, Kind::Double).metadata.expect("asked for");
     assert_eq!(seen.size(), [rows as i64, 3]);
     let seen = values(&seen);
     let clips_there = clips(&dataset, &batch);
@@ -116,9 +114,7 @@ fn metadata_is_standardised_by_training_rows_alone() {
 
     // The value of a test row before standardisation is 100 · class + noise in [0, 1).
     let batch = whole(&dataset, Split::Test);
-    let seen = inputs(&dataset, &batch, Kind::Double)
-        .metadata
-        .expect("asked for");
+    let seen = inputs(&batch, Kind::Double).metadata.expect("asked for");
     let column = &dataset.input_spec().metadata[0];
     for (seen, clip) in values(&seen).chunks(3).zip(clips(&dataset, &batch)) {
         let raw = seen[0] * column.std + column.mean - 100.0 * (clip % 3) as f64;
@@ -134,15 +130,13 @@ fn ids_are_those_of_training_artists_and_others_are_0() {
     // half the clip number.
     assert_eq!(dataset.input_spec().artists, (0..10).collect::<Vec<i64>>());
     assert_eq!(
-        dataset.dims().vocabulary,
+        dims(&dataset).vocabulary,
         [11, dataset.input_spec().albums.len() as i64 + 1]
     );
 
     for split in Split::ALL {
         let batch = whole(&dataset, split);
-        let ids = inputs(&dataset, &batch, Kind::Float)
-            .ids
-            .expect("asked for");
+        let ids = inputs(&batch, Kind::Float).ids.expect("asked for");
         assert_eq!(ids.kind(), Kind::Int64);
 
         for (ids, clip) in values(&ids).chunks(2).zip(clips(&dataset, &batch)) {
@@ -176,13 +170,11 @@ fn only_requested_columns_are_joined() {
     };
     let dataset = open(folder.path(), &data, Needs::default()).expect("a dataset");
 
-    let inputs = dataset
-        .inputs(&whole(&dataset, Split::Test), Device::Cpu, Kind::Float)
-        .expect("a tensor");
+    let inputs = inputs(&whole(&dataset, Split::Test), Kind::Float);
 
     assert!(inputs.metadata.is_none() && inputs.ids.is_none());
     assert_eq!(
-        (dataset.dims().metadata, dataset.dims().vocabulary),
+        (dims(&dataset).metadata, dims(&dataset).vocabulary),
         (0, [0, 0])
     );
 }
@@ -217,8 +209,7 @@ fn no_tensor_is_read_for_a_model_that_sees_metadata_alone() {
                 (&all.rows, all.n_own, &all.partners)
             );
 
-            let [all, few] = [(&dataset, &all), (&silent, &few)]
-                .map(|(data, batch)| inputs(data, batch, Kind::Float));
+            let [all, few] = [&all, &few].map(|batch| inputs(batch, Kind::Float));
             assert_eq!(few.metadata, all.metadata);
             assert_eq!(
                 (few.spectrogram.size(), few.ids.is_none()),
@@ -253,10 +244,11 @@ fn a_model_of_a_spec_sees_what_a_model_of_the_store_sees() {
     let stored: Vec<Vec<u8>> = clips.map(|clip| fixture.stored(row_of(clip))).collect();
     let stored: Vec<&[u8]> = stored.iter().map(Vec::as_slice).collect();
 
-    let want = inputs(&dataset, &batch, Kind::Float).spectrogram;
+    let want = inputs(&batch, Kind::Float).spectrogram;
     assert!(
-        spec.spectrogram(&stored, Device::Cpu, Kind::Float)
-            .expect("a tensor")
+        inputs_of_rows(&spec, &stored, Device::Cpu, Kind::Float)
+            .expect("tensors")
+            .spectrogram
             .equal(&want)
     );
 }
@@ -348,7 +340,7 @@ fn time_first_stores_are_turned_and_frames_cut_or_padded() {
     for frames in [7, 10, 13] {
         let dataset = opened(folder.path(), &with_frames(frames));
         assert_eq!(
-            (dataset.dims().bands, dataset.dims().frames),
+            (dims(&dataset).bands, dims(&dataset).frames),
             (6, frames as i64)
         );
 
@@ -423,12 +415,9 @@ fn a_tensor_outlives_its_batch_and_the_memory_that_is_filled_anew() {
     );
 
     let mut loader = Loader::start(&dataset, training()).expect("threads");
-    let first = loader
-        .next()
-        .expect("a batch")
-        .expect("no damage")
-        .spectrogram(Device::Cpu, Kind::Float);
-    let first = first.expect("a tensor");
+    let batch = loader.next().expect("a batch").expect("no damage");
+    let first = spectrogram(&batch, Kind::Float);
+    drop(batch);
     let before = floats(&first);
 
     assert_eq!(loader.count(), 7);
@@ -459,21 +448,19 @@ fn labels_are_those_of_the_rows_and_missing_ones_are_minus_one() {
 
     let mut counts = [vec![0; 3], vec![0; 4]];
     for batch in load(&dataset, training()) {
-        let labels =
-            Vec::<i64>::try_from(&batch.labels(0, Device::Cpu).expect("labels")).expect("i64");
-        let hot = Vec::<f32>::try_from(batch.multi_hot(1, Device::Cpu).expect("labels").view(-1))
-            .expect("f32");
+        let ids = Vec::<i64>::try_from(&labels(&batch, 0).expect("labels")).expect("i64");
+        let hot = Vec::<f32>::try_from(labels(&batch, 1).expect("labels").view(-1)).expect("f32");
 
         for (place, &row) in batch.rows.iter().enumerate() {
             let clip = dataset.rows().track_ids[row as usize];
-            assert_eq!(labels[place], if clip % 5 == 4 { -1 } else { clip % 3 });
+            assert_eq!(ids[place], if clip % 5 == 4 { -1 } else { clip % 3 });
             let want: Vec<f32> = (0..4)
                 .map(|c| f32::from(c == clip % 3 || c == 3 && clip % 2 == 0))
                 .collect();
             assert_eq!(hot[4 * place..][..4], want);
 
-            if labels[place] >= 0 {
-                counts[0][labels[place] as usize] += 1;
+            if ids[place] >= 0 {
+                counts[0][ids[place] as usize] += 1;
             }
             (0..4).for_each(|c| counts[1][c] += want[c] as u64);
         }

@@ -229,24 +229,22 @@ fn places(
     settings: &MapSettings,
     progress: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Vec<Option<[f32; 2]>>, PlainError> {
-    let width = rows.width().max(1);
-    let mut finite = Vec::with_capacity(rows.vectors.len());
-    let mut has_place = Vec::with_capacity(rows.rows.len());
-    for vector in rows.vectors.chunks_exact(width) {
-        let is_finite = vector.iter().all(|value| value.is_finite());
-        has_place.push(is_finite);
-        if is_finite {
-            finite.extend_from_slice(vector);
-        }
-    }
+    let is_finite = |vector: &[f32]| vector.iter().all(|value| value.is_finite());
+    let vectors = rows.vectors.chunks_exact(rows.width().max(1));
+    let finite: Vec<&[f32]> = vectors.clone().filter(|vector| is_finite(vector)).collect();
 
-    let found = map(&finite, width, settings, progress).map_err(|error| {
+    let found = map(&finite, settings, progress).map_err(|error| {
         PlainError::failed("cannot compute a map of the vectors").caused_by(error)
     })?;
-    let mut found = found.places.into_iter();
-    let places = has_place.into_iter();
-    Ok(places
-        .map(|has| if has { found.next() } else { None })
+    let mut found = found.into_iter();
+    Ok(vectors
+        .map(|vector| {
+            if is_finite(vector) {
+                found.next()
+            } else {
+                None
+            }
+        })
         .collect())
 }
 

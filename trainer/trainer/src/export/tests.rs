@@ -9,7 +9,7 @@ use wavemill_schemas::run::RunDir;
 use super::*;
 use crate::checkpoint::{self, Checkpoints};
 use crate::dataset::fixture::Fixture;
-use crate::dataset::{DatasetTensors, GENRES_ALL, Loader, LoaderPlan, Split};
+use crate::dataset::{self, GENRES_ALL, Loader, LoaderPlan, Split};
 use crate::models::is_head;
 use crate::models::registry::TABLE;
 use crate::run::{self, Job, RunMonitor};
@@ -97,10 +97,7 @@ fn torchscript_matches_the_model_for_any_batch_size() {
                 .next()
                 .expect("rows")
                 .expect("no damage");
-            let inputs = made
-                .data
-                .inputs(&batch, Device::Cpu, Kind::Float)
-                .expect("tensors");
+            let inputs = dataset::inputs(&batch, Device::Cpu, Kind::Float).expect("tensors");
             let want = tch::no_grad(|| trained.net.forward(&inputs, false)).expect("logits");
 
             let Inputs {
@@ -169,7 +166,7 @@ fn safetensors_hold_the_weights_and_what_they_are_of() {
     assert_eq!(told.outputs[0].classes, ["class 0", "class 1", "class 2"]);
     assert_eq!(
         (&told.feature_id, &told.dims),
-        (&made.data.feature().feature_id, &made.data.dims())
+        (&made.data.feature().feature_id, &dataset::dims(&made.data))
     );
 
     let recipe: Recipe = serde_json::from_value(told.recipe).expect("a recipe");

@@ -5,6 +5,8 @@ use std::ffi::c_int;
 
 use tch::kind::Element;
 use tch::{Device, Kind, TchError, Tensor};
+use wavemill_loader::{DatasetError, HostMemory};
+use wavemill_schemas::exit::PlainError;
 
 use super::{checked, wavemill_pinned, wavemill_send};
 
@@ -13,6 +15,8 @@ use super::{checked, wavemill_pinned, wavemill_send};
 pub struct HostBuffer {
     storage: Tensor,
     bytes: usize,
+    /// A page-locked buffer must not be written to after [`send`] has queued a copy from it: drop the buffer and create a
+    /// new one. libtorch reuses the memory after the copy has finished.
     pinned: bool,
 }
 
@@ -42,26 +46,6 @@ impl HostBuffer {
         })
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.bytes
-    }
-
-    /// Reports whether the buffer is page-locked. A page-locked buffer must not be written to after [`send`] has queued
-    /// a copy from it: drop the buffer and create a new one. libtorch reuses the memory after the copy has finished.
-    pub(crate) fn is_pinned(&self) -> bool {
-        self.pinned
-    }
-
-    /// Returns the bytes of the buffer for writing. Changes are visible in tensors returned by [`Self::view`].
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        if self.bytes == 0 {
-            return &mut [];
-        }
-        // SAFETY: the tensor is contiguous, on the CPU, has `bytes` u8, and lives as long as `self`; `&mut self`
-        // excludes other slices.
-        unsafe { std::slice::from_raw_parts_mut(self.storage.data_ptr().cast(), self.bytes) }
-    }
-
     /// Returns the first bytes of the buffer as a tensor of `kind` and `shape`, which shares memory with the buffer.
     ///
     /// # Panics
@@ -78,6 +62,31 @@ impl HostBuffer {
             .narrow(0, 0, wanted)
             .view_dtype(kind)
             .view(shape)
+    }
+}
+
+impl HostMemory for HostBuffer {
+    fn zeroed(bytes: usize, pinned: bool) -> Result<Self, DatasetError> {
+        let refused = |error| PlainError::failed("libtorch").caused_by(error).into();
+        Self::new(bytes, pinned).map_err(refused)
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        if self.bytes == 0 {
+            return &mut [];
+        }
+        // SAFETY: the tensor is contiguous, on the CPU, has `bytes` u8, and lives as long as `self`; `&mut self`
+        // excludes other slices.
+        unsafe { std::slice::from_raw_parts_mut(self.storage.data_ptr().cast(), self.bytes) }
+    }
+
+    fn size(&self) -> usize {
+        self.bytes
+    }
+
+    fn is_reusable(&self) -> bool {
+        // A copy from page-locked memory may still be running; only libtorch's memory pool knows when the copy is done.
+        !self.pinned
     }
 }
 

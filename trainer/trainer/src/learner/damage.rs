@@ -5,7 +5,7 @@ use wavemill_schemas::exit::{self, PlainError};
 
 use super::{Learner, StepContext};
 use crate::TrainError;
-use crate::dataset::{Batch, BatchTensors, DatasetError};
+use crate::dataset::{self, Batch, DatasetError};
 
 /// Factor of the standard deviation beyond which a stored value is reported as damaged.
 const DEVIATIONS_MAX: f64 = 1e3;
@@ -59,7 +59,7 @@ impl Learner {
         let largest = self.largest_value();
 
         // The maximum of a row with NaN is NaN.
-        let values = batch.stored(Kind::Double)?;
+        let values = dataset::stored(batch, Kind::Double)?;
         let maxima = values.flatten(1, -1).abs().amax(1, false);
         let maxima = Vec::<f64>::try_from(maxima).unwrap_or_default();
         let mut rows = batch.rows.iter().zip(maxima).take(batch.n_own);

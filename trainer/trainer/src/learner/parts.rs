@@ -6,7 +6,7 @@ use wavemill_schemas::config::Config;
 use wavemill_schemas::exit::PlainError;
 
 use crate::TrainError;
-use crate::dataset::{Dataset, DatasetTensors, Split};
+use crate::dataset::{self, Dataset, Split};
 use crate::models::{Dims, Inputs, ModelError, Net};
 
 /// Range of the rows of a batch that form a micro-batch.
@@ -54,7 +54,7 @@ pub(super) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
 
     // Ranks and micro-batches differ by at most one row, and none is run without rows.
     let n_rows = (batch / n_parts).max(1);
-    if n_rows > 1 || is_trainable_by_one_row(config, &data.dims())? {
+    if n_rows > 1 || is_trainable_by_one_row(config, &dataset::dims(data))? {
         return Ok(());
     }
     Err(PlainError::usage(format!(

@@ -132,9 +132,8 @@ pub(crate) fn describe(
     shown_inputs.extend(inputs.ids.iter().map(|x| input("ids", x)));
 
     // Use the forward pass of training, so that the description contains exactly the stages that are executed.
-    let mut walk = Walk::recorded();
+    let mut walk = Walk::enabled();
     let _ = tch::no_grad(|| net.walk(&inputs, false, &mut walk))?;
-    let walked = walk.into_record();
 
     Ok(Description {
         name: architecture.name,
@@ -145,8 +144,8 @@ pub(crate) fn describe(
         our_choice: architecture.our_choice,
         inputs: shown_inputs,
         least: architecture.least(),
-        branches: walked.branches,
-        stages: walked.stages,
+        branches: walk.branches,
+        stages: walk.stages,
         width: net.width(),
         heads: dims.heads,
         parameters: store

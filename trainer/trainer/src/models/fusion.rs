@@ -6,7 +6,7 @@ use super::layers::{Initializer, VarScope};
 use super::recurrent::CRNN_SIMPLE;
 use super::sequence::{RELU, RowShape, Sequence, StageArgs, dense, dropout};
 use super::walk::{Operation, OperationKind, Walk};
-use super::{Backbone, Dims, Inputs, ModelError, metadata};
+use super::{Backbone, BuiltBackbone, Dims, Inputs, ModelError, metadata};
 
 /// Length of the vector of an artist or album.
 const EMBEDDED: i64 = 16;
@@ -26,11 +26,10 @@ pub(crate) struct Fusion {
     /// Index of each used column of the input `ids`, with its embedding table.
     vectors: Vec<(usize, Tensor)>,
     top: Sequence,
-    width: i64,
 }
 
 impl Fusion {
-    pub(crate) fn new(scope: &VarScope<'_>, dims: &Dims) -> Result<Self, ModelError> {
+    pub(crate) fn build(scope: &VarScope<'_>, dims: &Dims) -> BuiltBackbone {
         let mut states = RowShape::spectrogram(dims);
         let branch = Sequence::new(&scope.at("branch"), &mut states, CRNN_SIMPLE)?;
 
@@ -53,12 +52,12 @@ impl Fusion {
 
         let values = states.values() + dims.metadata + EMBEDDED * vectors.len() as i64;
         let mut vector = RowShape::vector(values);
-        Ok(Self {
+        let backbone = Self {
             branch,
             vectors,
             top: Sequence::new(scope, &mut vector, TOP)?,
-            width: vector.values(),
-        })
+        };
+        Ok((Box::new(backbone), vector.values()))
     }
 }
 
@@ -97,9 +96,5 @@ impl Backbone for Fusion {
         walk.join();
         walk.stage("side by side", &x, Vec::new);
         self.top.forward(&x, train, walk)
-    }
-
-    fn width(&self) -> i64 {
-        self.width
     }
 }

@@ -142,10 +142,10 @@ pub(crate) trait Backbone: std::fmt::Debug + Send {
     /// # Errors
     /// [`ModelError::Unfit`] if an input is missing; [`ModelError::Torch`] or [`ModelError::Ffi`] if libtorch fails.
     fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError>;
-
-    /// Returns the length of a row's vector.
-    fn width(&self) -> i64;
 }
+
+/// A backbone and the length of a row's vector.
+pub(crate) type BuiltBackbone = Result<(Box<dyn Backbone>, i64), ModelError>;
 
 /// A backbone with a linear head for each target.
 ///
@@ -154,6 +154,7 @@ pub(crate) trait Backbone: std::fmt::Debug + Send {
 #[derive(Debug)]
 pub(crate) struct Net {
     backbone: Box<dyn Backbone>,
+    width: i64,
     heads: Vec<Dense>,
     frozen: bool,
     dropout: Vec<f64>,
@@ -177,7 +178,7 @@ impl Net {
 
         // The backbone draws its weights before the heads: another order changes the weights that a seed gives.
         let scope = VarScope::new(path, model, ranks);
-        let backbone = (architecture.build)(architecture, &scope, dims, model)?;
+        let (backbone, width) = (architecture.build)(architecture, &scope, dims, model)?;
 
         // Heads are trained even if the backbone is frozen.
         let top = scope.trained().at(HEAD);
@@ -187,11 +188,12 @@ impl Net {
                 1 => top.clone(),
                 _ => top.at(i),
             };
-            heads.push(Dense::new(&at, backbone.width(), *classes, Bias::First)?);
+            heads.push(Dense::new(&at, width, *classes, Bias::First)?);
         }
 
         Ok(Self {
             backbone,
+            width,
             heads,
             frozen: model.freeze,
             dropout: scope.dropped.take(),
@@ -213,7 +215,7 @@ impl Net {
         inputs: &Inputs,
         train: bool,
     ) -> Result<(Tensor, Vec<Tensor>), ModelError> {
-        let vectors = self.walk(inputs, train, &mut Walk::unheard())?;
+        let vectors = self.walk(inputs, train, &mut Walk::default())?;
         let logits = self
             .heads
             .iter()
@@ -228,12 +230,12 @@ impl Net {
     /// [`ModelError::Unfit`] if an input is missing; [`ModelError::Torch`] if libtorch fails.
     #[cfg(test)]
     pub(crate) fn embed(&self, inputs: &Inputs) -> Result<Tensor, ModelError> {
-        self.walk(inputs, false, &mut Walk::unheard())
+        self.walk(inputs, false, &mut Walk::default())
     }
 
     /// Returns the length of a row's vector.
     pub(crate) fn width(&self) -> i64 {
-        self.backbone.width()
+        self.width
     }
 
     /// Returns the first components of the variables' names, in the order in which the model creates them.

@@ -12,7 +12,7 @@ use wavemill_schemas::text::panic_message;
 use super::layers::VarScope;
 use super::registry::{Architecture, TABLE};
 use super::walk::Walk;
-use super::{Backbone, Dims, Inputs, ModelError};
+use super::{Backbone, BuiltBackbone, Dims, Inputs, ModelError};
 use crate::ffi;
 
 /// An architecture of another program: a function from the dimensions of a row to a module.
@@ -65,8 +65,7 @@ fn architecture(model: OwnModel) -> Architecture {
                     "an own model has no model.dropout, model.freeze and model.sync_batch_norm";
                 return Err(ModelError::unfit(message));
             }
-            let backbone: Box<dyn Backbone> = Box::new(OwnBackbone::new(model, &scope.path, dims)?);
-            Ok(backbone)
+            OwnBackbone::build(model, &scope.path, dims)
         };
 
     Architecture {
@@ -91,32 +90,28 @@ fn architecture(model: OwnModel) -> Architecture {
 struct OwnBackbone {
     name: &'static str,
     module: Box<dyn ModuleT>,
-    width: i64,
 }
 
 impl OwnBackbone {
-    fn new(model: OwnModel, path: &Path<'_>, dims: &Dims) -> Result<Self, ModelError> {
-        let module = caught(model.name, || (model.build)(path, dims))?;
-        let mut backbone = Self {
+    fn build(model: OwnModel, path: &Path<'_>, dims: &Dims) -> BuiltBackbone {
+        let backbone = Self {
             name: model.name,
-            module,
-            width: 0,
+            module: caught(model.name, || (model.build)(path, dims))?,
         };
 
         let inputs = Inputs::zeros(dims)?.spectrogram;
         let inputs = ffi::send(&inputs.f_to_kind(path.kind())?, path.device())?;
         let shape = no_grad(|| backbone.vectors(&inputs, false))?.size();
         match shape[..] {
-            [1, width] => backbone.width = width,
+            [1, width] => Ok((Box::new(backbone), width)),
             _ => {
                 let message = format!(
                     "{} returns {shape:?} for one row, not [1, width]",
                     model.name
                 );
-                return Err(ModelError::unfit(message));
+                Err(ModelError::unfit(message))
             }
         }
-        Ok(backbone)
     }
 
     fn vectors(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
@@ -127,10 +122,6 @@ impl OwnBackbone {
 impl Backbone for OwnBackbone {
     fn embed(&self, inputs: &Inputs, train: bool, _walk: &mut Walk) -> Result<Tensor, ModelError> {
         self.vectors(&inputs.spectrogram, train)
-    }
-
-    fn width(&self) -> i64 {
-        self.width
     }
 }
 

@@ -9,7 +9,7 @@ use super::sequence::{
 };
 use super::walk::Walk;
 use super::window::Window;
-use super::{Backbone, Dims, Inputs, ModelError};
+use super::{Backbone, BuiltBackbone, Dims, Inputs, ModelError};
 
 /// The last poolings in the paper are 4 × 4. Pooling by 2 over bands reduces the minimum number of bands to 32.
 const QUARTER: [Window; 2] = [Window::tile(2), Window::tile(4)];
@@ -40,20 +40,19 @@ pub(crate) struct Parallel {
     convolutions: Sequence,
     recurrent: Sequence,
     dropout: Fixed,
-    width: i64,
 }
 
 impl Parallel {
-    pub(crate) fn new(scope: &VarScope<'_>, dims: &Dims) -> Result<Self, ModelError> {
+    pub(crate) fn build(scope: &VarScope<'_>, dims: &Dims) -> BuiltBackbone {
         let mut places = RowShape::spectrogram(dims);
         let mut states = places.clone();
-        Ok(Self {
+        let backbone = Self {
             convolutions: Sequence::new(scope, &mut places, STAGES)?,
             recurrent: Sequence::new(scope, &mut states, RECURRENT)?,
             dropout: Fixed::Dropout(scope.dropout(0.2)),
-            // All values that remain after pooling are flattened, so the model fits rows of one shape only.
-            width: places.values() + states.values(),
-        })
+        };
+        // All values that remain after pooling are flattened, so the model fits rows of one shape only.
+        Ok((Box::new(backbone), places.values() + states.values()))
     }
 }
 
@@ -74,9 +73,5 @@ impl Backbone for Parallel {
             [Fixed::Flatten.operations(), self.dropout.operations()].concat()
         });
         Ok(x)
-    }
-
-    fn width(&self) -> i64 {
-        self.width
     }
 }

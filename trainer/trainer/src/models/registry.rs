@@ -13,14 +13,13 @@ use super::layers::VarScope;
 use super::picture::AsPicture;
 use super::sequence::{RowShape, Sequence, Sequential, StageArgs, least_1d, least_2d, widths};
 use super::{
-    Backbone, COLUMNS, Dims, ModelError, cnn, fusion, mlp, own, parallel, recurrent, resnet,
+    BuiltBackbone, COLUMNS, Dims, ModelError, cnn, fusion, mlp, own, parallel, recurrent, resnet,
     xception,
 };
 
 /// Creates the backbone of an architecture in a scope of the variable store.
 pub(crate) type BuildBackbone =
     dyn Fn(&Architecture, &VarScope<'_>, &Dims, &config::Model) -> BuiltBackbone + Sync;
-type BuiltBackbone = Result<Box<dyn Backbone>, ModelError>;
 
 pub(crate) struct Architecture {
     /// Name of the architecture, as in `model.name`.
@@ -68,11 +67,11 @@ fn sequence(
     let stages = Sequence::new(scope, &mut shape, of.stages)?;
     let width = shape.values();
     if !of.takes_pictures() {
-        return Ok(Sequential::of_rows(reads_metadata, stages, width));
+        return Ok((Sequential::of_rows(reads_metadata, stages), width));
     }
     let scale = None;
     let picture = AsPicture { channels, scale };
-    Ok(Sequential::of_pictures(picture, stages, width))
+    Ok((Sequential::of_pictures(picture, stages), width))
 }
 
 impl Architecture {
@@ -415,7 +414,7 @@ pub(crate) const TABLE: &[Architecture] = &[
             for the unknown; one dense layer of 128 with ReLU and dropout 0.3",
         needs: Needs::All,
         other_stages: fusion::TOP,
-        build: &|_, scope, dims, _| Ok(Box::new(fusion::Fusion::new(scope, dims)?)),
+        build: &|_, scope, dims, _| fusion::Fusion::build(scope, dims),
         ..CRNN_SIMPLE
     },
     Architecture {
@@ -443,7 +442,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         stages: parallel::STAGES,
         other_stages: parallel::RECURRENT,
         least: least_2d,
-        build: &|_, scope, dims, _| Ok(Box::new(parallel::Parallel::new(scope, dims)?)),
+        build: &|_, scope, dims, _| parallel::Parallel::build(scope, dims),
         ..CRNN_SIMPLE
     },
     RESNET50,

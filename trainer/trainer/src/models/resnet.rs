@@ -7,7 +7,7 @@ use super::picture::{AsPicture, Scale};
 use super::sequence::{Sequence, Sequential};
 use super::walk::{Operation, OperationKind, parameters_of, repeated};
 use super::window::Window;
-use super::{Backbone, ModelError};
+use super::{BuiltBackbone, ModelError};
 
 /// Number of bottlenecks of each layer, and their inner width. A bottleneck's output has four times as many channels.
 const LAYERS: [(i64, i64); 4] = [(3, 64), (4, 128), (6, 256), (3, 512)];
@@ -72,10 +72,7 @@ fn bottleneck(
 /// the second layer on → mean over bands and frames, 2048. Accepts any size.
 ///
 /// With `pretrained`, rows (values in 0..1) are scaled like the pictures that the weights were trained on.
-pub(crate) fn resnet50(
-    scope: &VarScope<'_>,
-    pretrained: bool,
-) -> Result<Box<dyn Backbone>, ModelError> {
+pub(crate) fn resnet50(scope: &VarScope<'_>, pretrained: bool) -> BuiltBackbone {
     let mut first = conv_norm(scope, ["conv1", "bn1"], [3, 64], Window::stepping(7, 2))?;
     first.push(Box::new(Fixed::Relu));
     first.push(Box::new(MaxPool(vec![Window::stepping(3, 2); 2])));
@@ -102,5 +99,5 @@ pub(crate) fn resnet50(
         channels: 3,
         scale: pretrained.then_some(IMAGENET),
     };
-    Ok(Sequential::of_pictures(picture, stages, WIDTH))
+    Ok((Sequential::of_pictures(picture, stages), WIDTH))
 }

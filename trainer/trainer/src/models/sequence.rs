@@ -319,28 +319,22 @@ pub(crate) fn least_2d(stages: &[StageArgs]) -> [i64; 2] {
 pub(crate) struct Sequential {
     stages: Sequence,
     reads_metadata: bool,
-    width: i64,
 }
 
 impl Sequential {
     /// Creates a backbone whose first stage begins with `picture`, from its stages and the length of a row's vector.
-    pub(crate) fn of_pictures(
-        picture: AsPicture,
-        mut stages: Sequence,
-        width: i64,
-    ) -> Box<dyn Backbone> {
+    pub(crate) fn of_pictures(picture: AsPicture, mut stages: Sequence) -> Box<dyn Backbone> {
         if let Some((_, layers)) = stages.stages.first_mut() {
             layers.insert(0, Box::new(picture));
         }
-        Self::of_rows(false, stages, width)
+        Self::of_rows(false, stages)
     }
 
     /// Creates a backbone over spectrograms, or over metadata if `reads_metadata`.
-    pub(crate) fn of_rows(reads_metadata: bool, stages: Sequence, width: i64) -> Box<dyn Backbone> {
+    pub(crate) fn of_rows(reads_metadata: bool, stages: Sequence) -> Box<dyn Backbone> {
         Box::new(Self {
             stages,
             reads_metadata,
-            width,
         })
     }
 }
@@ -353,9 +347,5 @@ impl Backbone for Sequential {
             &inputs.spectrogram
         };
         self.stages.forward(x, train, walk)
-    }
-
-    fn width(&self) -> i64 {
-        self.width
     }
 }

@@ -88,15 +88,11 @@ pub(crate) struct Branch {
     pub input: &'static str,
 }
 
-/// Records, in order, each stage that a model reports during a forward pass; a disabled walk records nothing.
+/// Records, in order, each stage that a model reports during a forward pass; the default is disabled and records no
+/// stage.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
-    record: Option<WalkRecord>,
-}
-
-/// Stages and branches recorded during a forward pass.
-#[derive(Debug, Default)]
-pub(crate) struct WalkRecord {
+    is_enabled: bool,
     pub stages: Vec<Stage>,
     /// Branches in the order in which they begin; empty if the stages form one sequence.
     pub branches: Vec<Branch>,
@@ -104,21 +100,12 @@ pub(crate) struct WalkRecord {
 }
 
 impl Walk {
-    /// Creates a disabled walk, which records nothing.
-    pub(crate) const fn unheard() -> Self {
-        Self { record: None }
-    }
-
-    /// Creates an enabled walk, which records stages and branches.
-    pub(crate) fn recorded() -> Self {
+    /// Creates an enabled walk.
+    pub(crate) fn enabled() -> Self {
         Self {
-            record: Some(WalkRecord::default()),
+            is_enabled: true,
+            ..Self::default()
         }
-    }
-
-    /// Returns the recorded stages and branches; the record is empty if the walk is disabled.
-    pub(crate) fn into_record(self) -> WalkRecord {
-        self.record.unwrap_or_default()
     }
 
     /// Records a stage with its name, its output `x` (`[n, …]`), and the operations since the previous stage.
@@ -128,14 +115,14 @@ impl Walk {
         x: &Tensor,
         operations: impl FnOnce() -> Vec<Operation>,
     ) {
-        let Some(record) = &mut self.record else {
+        if !self.is_enabled {
             return;
-        };
+        }
         let operations = operations();
-        record.stages.push(Stage {
+        self.stages.push(Stage {
             name: name.to_string(),
             shape: x.size().split_off(1),
-            branch: record.current,
+            branch: self.current,
             parameters: parameters_of(&operations),
             operations,
         });
@@ -143,16 +130,12 @@ impl Walk {
 
     /// Begins the branch `name`, which starts with `input` and contains the stages that follow.
     pub(crate) fn branch(&mut self, name: &'static str, input: &'static str) {
-        if let Some(record) = &mut self.record {
-            record.branches.push(Branch { name, input });
-            record.current = Some(name);
-        }
+        self.branches.push(Branch { name, input });
+        self.current = Some(name);
     }
 
     /// Ends all branches. The next stage concatenates the branches' outputs.
     pub(crate) fn join(&mut self) {
-        if let Some(record) = &mut self.record {
-            record.current = None;
-        }
+        self.current = None;
     }
 }

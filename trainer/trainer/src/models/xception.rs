@@ -8,7 +8,7 @@ use super::picture::{AsPicture, Scale};
 use super::sequence::{Sequence, Sequential};
 use super::walk::{Operation, OperationKind, parameters_of};
 use super::window::{Window, least_before};
-use super::{Backbone, ModelError};
+use super::{BuiltBackbone, ModelError};
 
 const WIDTH: i64 = 2048;
 const HALVE: Window = Window::stepping(3, 2);
@@ -115,10 +115,7 @@ fn block(
 /// halved → 1536, 2048 → mean over bands and frames, 2048.
 ///
 /// With `pretrained`, rows (values in 0..1) are scaled like the pictures that the weights were trained on.
-pub(crate) fn xception(
-    scope: &VarScope<'_>,
-    pretrained: bool,
-) -> Result<Box<dyn Backbone>, ModelError> {
+pub(crate) fn xception(scope: &VarScope<'_>, pretrained: bool) -> BuiltBackbone {
     let mut stages = Sequence::default();
     for (names, channels, window) in [
         (["conv1", "bn1"], [3, 32], FIRST),
@@ -152,5 +149,5 @@ pub(crate) fn xception(
         channels: 3,
         scale: pretrained.then_some(SCALE),
     };
-    Ok(Sequential::of_pictures(picture, stages, WIDTH))
+    Ok((Sequential::of_pictures(picture, stages), WIDTH))
 }

@@ -17,7 +17,7 @@ pub(crate) use json_lines::JsonLines;
 pub(crate) use stream::{ExpectedFeature, Row, Rows};
 
 use crate::TrainError;
-use crate::dataset::{Needs, SpecTensors};
+use crate::dataset::{self, Needs};
 use crate::models::registry;
 use crate::trained::TrainedModel;
 
@@ -122,7 +122,7 @@ fn probabilities(trained: &TrainedModel, rows: &[Row]) -> Result<Vec<Vec<f32>>, 
     let spec = &trained.state.input;
     let forward = trained.forward;
     let bytes: Vec<&[u8]> = rows.iter().map(|row| &*row.bytes).collect();
-    let inputs = spec.inputs(&bytes, forward.device, forward.kind)?;
+    let inputs = dataset::inputs_of_rows(spec, &bytes, forward.device, forward.kind)?;
 
     let targets = trained.probabilities(&inputs)?;
     let mut values = Vec::with_capacity(targets.len());

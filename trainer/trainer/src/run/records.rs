@@ -83,27 +83,8 @@ impl Records {
         Ok(self.folder.write_result(result)?)
     }
 
-    pub(super) fn step(
-        &mut self,
-        epoch: u64,
-        step: u64,
-        loss: f64,
-        lr: f64,
-    ) -> Result<(), TrainError> {
-        self.figures("step", epoch, step, &[("loss", loss), ("lr", lr)])
-    }
-
-    pub(super) fn epoch(
-        &mut self,
-        epoch: u64,
-        step: u64,
-        values: &[(&str, f64)],
-    ) -> Result<(), TrainError> {
-        self.figures("epoch", epoch, step, values)
-    }
-
-    /// Writes figures to the log and, for TensorBoard, to the events.
-    fn figures(
+    /// Writes the figures of a step or an epoch to the log and, for TensorBoard, to the events.
+    pub(super) fn figures(
         &mut self,
         kind: &str,
         epoch: u64,

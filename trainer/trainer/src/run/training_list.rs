@@ -153,13 +153,10 @@ fn run_around(file: &Path) -> Option<RunDir> {
 }
 
 /// The description in a file of weights that `export` wrote, as far as it affects a run that starts from the weights.
-struct ExportCard {
-    file_name: String,
-    contents: CardContents,
-}
-
 #[derive(Deserialize)]
-struct CardContents {
+struct ExportCard {
+    #[serde(skip)]
+    file_name: String,
     manifest_hash: String,
     model: config::Model,
 }
@@ -168,17 +165,16 @@ impl ExportCard {
     /// Returns the description in `weights`; `None` if another program wrote the file.
     fn read(weights: &Path) -> Option<Self> {
         let contents = safetensors::metadata(weights, export::METADATA_KEY)?;
+        let mut card: Self = serde_json::from_str(&contents).ok()?;
         let name = weights.file_name().unwrap_or_default();
-        Some(Self {
-            file_name: name.to_string_lossy().into_owned(),
-            contents: serde_json::from_str(&contents).ok()?,
-        })
+        card.file_name = name.to_string_lossy().into_owned();
+        Some(card)
     }
 
     /// Returns a warning if the weights belong to rows that were not scaled. With `model.init`, architectures with
     /// published weights scale rows like the pictures of these.
     fn unscaled(&self) -> Option<String> {
-        let model = &self.contents.model;
+        let model = &self.model;
         let scales = matches!(&*model.name, "resnet50" | "xception");
         (scales && model.init.is_none()).then(|| {
             format!(
@@ -191,7 +187,7 @@ impl ExportCard {
 
     /// Returns a warning if the run of the weights, whose folder is unknown, was trained on another store version.
     fn elsewhere(&self, data: &Dataset) -> Option<String> {
-        (self.contents.manifest_hash != data.store().manifest_hash()).then(|| {
+        (self.manifest_hash != data.store().manifest_hash()).then(|| {
             format!(
                 "{} (model.init) comes from a run on another version, and lies in no run's folder; so validation and \
                  test tracks cannot be compared with those that the run trained on",

@@ -289,7 +289,7 @@ fn missing_ranks(ranks: &Ranks, guests: &BTreeMap<usize, Guest>) -> RankError {
 
 fn greet(mut stream: TcpStream, key: &Key) -> io::Result<Guest> {
     prepare(&stream)?;
-    let hello = wire::receive_introduction(&mut stream, key, &())?;
+    let hello = wire::receive_introduction(&mut stream, key)?;
     Ok(Guest { hello, stream })
 }
 
@@ -376,7 +376,7 @@ fn introduce(ranks: &Ranks, fingerprint: &Fingerprint) -> io::Result<(TcpStream,
         port: listener.local_addr()?.port(),
         fingerprint: fingerprint.clone(),
     };
-    let () = wire::introduce(&mut stream, &Key::from_token(&ranks.token), &hello)?;
+    wire::introduce(&mut stream, &Key::from_token(&ranks.token), &hello)?;
     Ok((stream, listener))
 }
 
@@ -503,7 +503,7 @@ fn accept_from(
         // An unknown program that connects may block this rank for one second at most. The previous rank retries.
         let heard = prepare(&stream)
             .and_then(|()| stream.set_read_timeout(Some(Duration::from_secs(1))))
-            .and_then(|()| wire::receive_introduction::<usize>(&mut stream, key, &()));
+            .and_then(|()| wire::receive_introduction::<usize>(&mut stream, key));
         if heard.is_ok_and(|rank| rank == previous) {
             return Ok(stream);
         }
