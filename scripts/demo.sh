@@ -11,7 +11,6 @@ dir=${1:-$(realpath -m --relative-base=. "$root/tmp/demo")}
 programs=$(cd "$root" && realpath -m "${CARGO_TARGET_DIR:-target}/debug")
 # Nothing that only tests and the Python package need.
 packages=(-p wavemill -p demo-audio -p wavemill-trainer)
-cpu_minutes=14
 # As in CI. What later builds could reuse (incremental state, debug lines) takes a minute to make.
 export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0
 
@@ -38,9 +37,7 @@ build() {
     cd "$root"
     need_toolchain
     step 'libtorch (.libtorch)' scripts/libtorch.sh
-    cores=$(nproc)
-    step "wavemill, wavemill-train and demo-audio (the first time $cpu_minutes minutes of CPU time, so at least \
-$(((cpu_minutes + cores - 1) / cores)) minutes on $cores cores)" build
+    step 'wavemill, wavemill-train and demo-audio (the first time 14 to 22 minutes of CPU time: 7 to 11 on two cores)' build
 )
 # The commands that the demo prints are relative to the folder in which it was started.
 "$(realpath --relative-base=. "$programs")/wavemill" demo "$dir" --train
