@@ -230,10 +230,10 @@ impl Version {
     ///
     /// Reads the files that the query opened, until one differs from the manifest or `stop` returns true.
     pub(super) fn explain(&self, error: SqlError, stop: impl Fn() -> bool) -> SqlError {
-        if let SqlError::NotANumber(text, problem) = &error
+        if let SqlError::NotANumber(text, _) = &error
             && let Some(remedy) = classes::by_name(text, &self.targets)
         {
-            return SqlError::Usage(format!("{problem}: {remedy}"));
+            return SqlError::Usage(format!("'{text}' is not a number: {remedy}"));
         }
         if !may_be_damage(&error) {
             return error;

@@ -803,8 +803,8 @@ fn mistakes_are_one_line_with_the_nearest_name() {
 fn mistakes_have_the_remedy_that_was_meant() {
     const CAST: &str = "Cannot cast string 'title 0' to value of Int64 type: compare numbers with numbers, or convert \
                         texts with TRY_CAST(x AS INT)";
-    const ID: &str = "Cannot cast string 'Rock' to value of Int32 type: genre is the id of a class, and genre_name its \
-                      name, as in genre_name = 'Rock'";
+    const ID: &str = "'Rock' is not a number: genre is the id of a class, and genre_name its name, as in genre_name = \
+                      'Rock'";
     const SUBSCRIPT: &str = "log_mel[…] is not possible, because log_mel is a tensor: tensor_at(log_mel, i, j) is one \
                              of its values, tensor_slice(log_mel, axis, start, end) a part";
     let store = TestStore::small();
