@@ -67,7 +67,7 @@ fn parts_in_any_order_and_at_once_equal_one_run() -> Result<(), Failed> {
     // The parts of other numbers of parts are other shards, but the same files.
     run(&mut commit(&store, &id))
         .exits(9)?
-        .says(&["are missing", "work --part"])?;
+        .says(&["are missing", "--part"])?;
     run(&mut work(&store, &id, "2/2")).exits(0)?;
     run(&mut work(&store, &id, "1/1")).exits(0)?;
 
