@@ -171,7 +171,7 @@ impl ClipList {
             // The reason of the only clip was printed, and there is nothing to add.
             (_, 1) => Err(ChildFailure { code: 1 }.into()),
             (rejected, clips) => {
-                bail!("no rows for {rejected} of {clips} clips: replace these, or leave them out")
+                bail!("no rows for {rejected} of {clips} clips")
             }
         }
     }
