@@ -405,11 +405,13 @@ fn predict_skips_unreadable_clips() -> Result<(), Failed> {
         String::new(),
     )?;
 
-    // The reason of the only clip is the whole message.
+    // No clip is there, so the message is that of `features` alone.
+    let message =
+        "nosuch.mp3: there is no such file; give audio files, or folders that contain some\n";
     same(
         "a missing clip",
-        predict(&of, &[missing]).exits(1)?.err,
-        "nosuch.mp3: cannot read it: No such file or directory (os error 2)\n".to_owned(),
+        predict(&of, &[missing]).exits(2)?.err,
+        format!("wavemill: {message}"),
     )?;
 
     // An error of the trainer is printed once, and its exit code is returned.
