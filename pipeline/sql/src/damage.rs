@@ -226,11 +226,12 @@ impl Version {
         Some(files.map(|entry| entry.rows).sum())
     }
 
-    /// Returns the cause of a failed query: the name of a class for its id, data that `gc` removed, a damaged file, or else `error` itself.
+    /// Returns the cause of a failed query: the name of a class for its id, data that `gc` removed, a damaged file, or
+    /// else `error` itself.
     ///
     /// Reads the files that the query opened, until one differs from the manifest or `stop` returns true.
     pub(super) fn explain(&self, error: SqlError, stop: impl Fn() -> bool) -> SqlError {
-        if let SqlError::NotANumber(text, _) = &error
+        if let SqlError::NotANumber { text, .. } = &error
             && let Some(remedy) = classes::by_name(text, &self.targets)
         {
             return SqlError::Usage(format!("'{text}' is not a number: {remedy}"));

@@ -25,8 +25,8 @@ pub enum SqlError {
     #[error("{0}")]
     Usage(String),
     /// A text is compared with numbers, and is not one itself.
-    #[error("{1}: compare numbers with numbers, or convert texts with TRY_CAST(x AS INT)")]
-    NotANumber(String, String),
+    #[error("{problem}: compare numbers with numbers, or convert texts with TRY_CAST(x AS INT)")]
+    NotANumber { text: String, problem: String },
     /// A file differs from the manifest.
     #[error("the store is damaged: {}: {detail}; `wavemill verify` lists every damaged file", path.display())]
     Damaged { path: PathBuf, detail: String },
@@ -61,7 +61,7 @@ pub enum SqlError {
 impl Classified for SqlError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Usage(_) | Self::NotANumber(..) => Kind::Usage,
+            Self::Usage(_) | Self::NotANumber { .. } => Kind::Usage,
             Self::Damaged { .. } | Self::Unreadable(_) => Kind::Damaged,
             Self::OtherVersion(error) => error.kind(),
             Self::Interrupted => Kind::Interrupted,
@@ -166,7 +166,10 @@ impl From<ArrowError> for SqlError {
                 Err(other) => Self::Failed(one_line(&other.to_string())),
             },
             ArrowError::CastError(detail) => match cast_text(&detail) {
-                Some(text) => Self::NotANumber(text.to_owned(), one_line(&detail)),
+                Some(text) => Self::NotANumber {
+                    text: text.to_owned(),
+                    problem: one_line(&detail),
+                },
                 None => Self::Failed(one_line(&detail)),
             },
             other => Self::Failed(one_line(&other.to_string())),
