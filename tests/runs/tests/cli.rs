@@ -360,6 +360,7 @@ const INVALID_TRAINER_ARGS: &[&str] = &[
     "fit --resume nosuch --seed 1",
     "fit --resume nosuch --like fma-small",
     "fit STORE --version 7",
+    "export nosuch --format torchscript --out STORE",
     "eval nosuch",
     "eval STORE",
     "sweep nosuch.toml --store STORE",

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use tch::Device;
 use wavemill_schemas::run::RunDir;
+use wavemill_terminal::exit::UsageError;
 
 use super::eval::CheckpointArg;
 use super::input;
@@ -55,6 +56,13 @@ impl ExportCommand {
     /// # Errors
     /// The folder is not a run's, or the exported file cannot be written.
     pub(crate) fn run(&self) -> Result<u8> {
+        if self.out.is_dir() {
+            let out = self.out.display();
+            let message =
+                format!("--out {out}: is a folder: give a file in it, such as {out}/model");
+            return Err(UsageError(message).into());
+        }
+
         ffi::keep_signals_away();
         // Load the model on the CPU, since the exported tensors must not depend on a device.
         let trained = TrainedModel::load(&self.checkpoint.find(&self.run)?, Device::Cpu)?;
