@@ -95,14 +95,14 @@ class Run(unittest.TestCase):
     def test_every_case_of_the_bench_has_its_own_figures(self):
         out = (
             "cuda:0 (Stand-in): sm_90\n\n44,100 Hz stereo s16, batches of 64 clips\n  decimate 1 x 0.1 ms\n"
-            "samples on the device: 70 clips/s\nwith copies, 2 lanes: 60 clips/s, 0.3 GB/s\n"
+            "samples on the device: 70 clips/s\nwith copies to page-locked memory, 2 lanes: 60 clips/s, 0.3 GB/s\n"
             "\n22,050 Hz mono s16, batches of 64 clips\nsamples on the device: 90 clips/s\n"
         )
         self.assertEqual(
             bench_figures(out),
             {
                 "44,100 Hz stereo s16: resident": "70 clips/s",
-                "44,100 Hz stereo s16: with copies": "60 clips/s",
+                "44,100 Hz stereo s16: to page-locked memory": "60 clips/s",
                 "22,050 Hz mono s16: resident": "90 clips/s",
             },
         )

@@ -116,8 +116,8 @@ def bench_figures(out):
             case = begins.group(1)
         elif resident := re.match(r"samples on the device: (\d+) clips/s", line):
             figures[f"{case}: resident"] = f"{resident.group(1)} clips/s"
-        elif copied := re.match(r"with copies, \d+ lanes: (\d+) clips/s", line):
-            figures[f"{case}: with copies"] = f"{copied.group(1)} clips/s"
+        elif copied := re.match(r"with copies to ([a-z -]+), \d+ lanes: (\d+) clips/s", line):
+            figures[f"{case}: to {copied.group(1)}"] = f"{copied.group(2)} clips/s"
     return figures
 
 
@@ -163,7 +163,9 @@ def extract(check, place, backend, name, inputs):
     said = json.loads(check.run(words, place.environment()))
     clips, wall_s = said["counts"]["clips_written"], said["wall_s"]["clips"]
     check.figures[name] = f"{clips / wall_s:.0f} clips/s"
-    check.text.append(f"{name}: {clips} clips in {wall_s:.2f} s, CPU {sum(said['cpu_s'].values()):.1f} s")
+    cpu = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in said["cpu_s"].items() if seconds)
+    check.text.append(f"{name}: {clips} clips in {wall_s:.2f} s, CPU {sum(said['cpu_s'].values()):.1f} s: {cpu}")
+    check.text.append(f"{name}: workers busy {said['workers_busy'] or 0:.2f}")
     if said["device"]:
         check.text.append(f"{name}: device {json.dumps(said['device'])}")
     if said["backend"] != backend:
@@ -296,7 +298,7 @@ def sanitizer(tool):
 STEPS = [
     Step("machine", 20, "machine, libraries, versions", machine),
     Step("open", 25, "memory, copies, each kernel, equal bits on both lanes", opened),
-    Step("bench", 45, "clips per second and time of each kernel", bench),
+    Step("bench", 60, "clips per second and time of each kernel", bench),
     Step("ncu", 15, "counters of the two main kernels", counters),
     Step("parity", 45, "all kernels compared with the CPU and references", parity(0)),
     Step("parity-1", 45, "random sets of another seed", parity(1)),

@@ -3,17 +3,18 @@
 //!
 //! A plain program, so that it runs on a machine without cargo. Without a device it prints a message and succeeds,
 //! unless `WAVEMILL_REQUIRE_CUDA=1` requires a device. For each case it prints the time of each kind of work of a batch
-//! on the stream, with the share of the memory bandwidth for kernels that mainly move bytes and the number of blocks that
-//! a multiprocessor holds at once; clips per second with samples on the device; and clips per second including copies,
-//! with all lanes in parallel, compared with the rate of pinned copies in the same run. Every figure is the median of 20,
-//! after a second of work that raises the clock rates; the last two kinds are wall-clock times. `--once` computes a few
-//! batches for a profiler, without measuring.
+//! on the stream, with the share of the memory bandwidth for kernels that mainly move bytes and the number of blocks
+//! that a multiprocessor holds at once; clips per second with samples on the device; and clips per second of distinct
+//! clips including copies, with all lanes in parallel: to page-locked memory, and to rows, compared with the rate of
+//! pinned copies in the same run. Every figure is the median of 20, after a second of work that raises the clock rates;
+//! the last two kinds are wall-clock times. `--once` computes a few batches for a profiler, without measuring.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use wavemill_kernels::{
     Backend, CheckedDevices, Clip, Cuda, DbArgs, DbRef, DbSpec, FeatureArgs, FeatureSpec,
-    KernelError, Normalize, SampleBuffer, Samples, Work, median_s,
+    KernelError, Normalize, SampleBuffer, Samples, SpareTensors, Work, median_s,
 };
 use wavemill_tests::options;
 
@@ -24,6 +25,8 @@ const RATE_HZ: u32 = 22_050;
 const BATCHES: usize = 8;
 /// Rounds of each measurement, whose median is reported.
 const ROUNDS: usize = 20;
+/// Limit for the buffers of rows that are kept for the next batch of a lane.
+const SPARE_BYTES: usize = 64 << 20;
 
 /// Properties of the source clips in one case of the benchmark.
 struct Case {
@@ -32,7 +35,12 @@ struct Case {
     channels: usize,
 }
 
-const CASES: [Case; 3] = [
+const CASES: [Case; 4] = [
+    Case {
+        name: "48,000 Hz stereo s16",
+        sample_rate_hz: 48_000,
+        channels: 2,
+    },
     Case {
         name: "44,100 Hz stereo s16",
         sample_rate_hz: 44_100,
@@ -63,7 +71,7 @@ fn main() -> Result<(), KernelError> {
     });
     println!("{}: {}{memory}", cuda.devices(), cuda.level());
     if std::env::args().any(|word| word == "--once") {
-        return CASES[0].once(&cuda);
+        return CASES[1].once(&cuda);
     }
 
     CASES.iter().try_for_each(|case| case.measure(&cuda))
@@ -80,9 +88,9 @@ fn features() -> Result<Vec<FeatureArgs>, KernelError> {
     Ok(vec![log_mel.resolve(&[], RATE_HZ)?])
 }
 
-/// Noise, so that every band contains energy.
-fn noise(n: usize) -> Vec<i16> {
-    let mut state = 1u32;
+/// Noise, so that every band contains energy. Each seed gives other noise.
+fn noise(seed: u32, n: usize) -> Vec<i16> {
+    let mut state = seed;
     let mut samples = Vec::with_capacity(n);
     for _ in 0..n {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -91,23 +99,36 @@ fn noise(n: usize) -> Vec<i16> {
     samples
 }
 
-/// Returns the median of the seconds in which all lanes in parallel run [`BATCHES`] batches each, including copies.
-fn all_lanes_s(
-    cuda: &Cuda,
-    features: &[FeatureArgs],
-    clips: &[Clip<'_>],
-) -> Result<f64, KernelError> {
-    let plans: Result<Vec<_>, KernelError> = (0..cuda.lanes())
-        .map(|lane| cuda.plan(lane, features))
-        .collect();
-    let mut plans = plans?;
+/// A function that computes a batch of clips on one lane.
+type Run = Box<dyn FnMut(&[Clip<'_>]) -> Result<(), KernelError> + Send>;
 
+/// Returns a function that computes a batch and gives the buffers of its rows back, like the writer of a run.
+fn to_rows(cuda: &Cuda, lane: usize, features: &[FeatureArgs]) -> Result<Run, KernelError> {
+    let mut plan = cuda.plan(lane, features)?;
+    let spare = Arc::new(SpareTensors::new(SPARE_BYTES));
+    plan.reuse(&spare);
+    Ok(Box::new(move |clips| {
+        for row in plan.run(clips)? {
+            row?.tensors
+                .into_iter()
+                .for_each(|tensor| spare.give_back(tensor));
+        }
+        Ok(())
+    }))
+}
+
+fn to_pinned(cuda: &Cuda, lane: usize, features: &[FeatureArgs]) -> Result<Run, KernelError> {
+    let mut batch = cuda.without_rows(lane, features)?;
+    Ok(Box::new(move |clips| batch.run(clips)))
+}
+
+/// Returns the median of the seconds in which all lanes in parallel run [`BATCHES`] batches each, including copies.
+fn all_lanes_s(mut lanes: Vec<Run>, clips: &[Clip<'_>]) -> Result<f64, KernelError> {
     median_s(ROUNDS, || {
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
-            for plan in &mut plans {
-                threads
-                    .push(scope.spawn(|| (0..BATCHES).try_for_each(|_| plan.run(clips).map(drop))));
+            for run in &mut lanes {
+                threads.push(scope.spawn(|| (0..BATCHES).try_for_each(|_| run(clips))));
             }
 
             for thread in threads {
@@ -121,10 +142,10 @@ fn all_lanes_s(
 }
 
 impl Case {
-    /// Creates one clip in memory to which decoders write for a GPU.
-    fn samples(&self, cuda: &Cuda) -> SampleBuffer<i16> {
+    /// Creates a clip in memory to which decoders write for a GPU.
+    fn samples(&self, cuda: &Cuda, seed: u32) -> SampleBuffer<i16> {
         let mut samples = cuda.sample_buffer_of();
-        let noise = noise(CLIP_S * self.sample_rate_hz as usize * self.channels);
+        let noise = noise(seed, CLIP_S * self.sample_rate_hz as usize * self.channels);
         samples.clear_for(noise.len());
         samples.extend_from_slice(&noise);
         samples
@@ -132,7 +153,7 @@ impl Case {
 
     /// Runs one batch four times without measuring, for use in a profiler, which slows each kernel down many times.
     fn once(&self, cuda: &Cuda) -> Result<(), KernelError> {
-        let samples = self.samples(cuda);
+        let samples = self.samples(cuda, 1);
         let row = 0..CLIP_S * RATE_HZ as usize;
         let mut plan = cuda.plan(0, &features()?)?;
         let clips = vec![self.clip(&samples, &row); cuda.batch_clips()];
@@ -150,9 +171,11 @@ impl Case {
 
     fn measure(&self, cuda: &Cuda) -> Result<(), KernelError> {
         let features = features()?;
-        let samples = self.samples(cuda);
+        // Distinct clips, because a single one would stay in the processor's cache.
+        let seeds = 1..=cuda.batch_clips() as u32;
+        let samples: Vec<_> = seeds.map(|seed| self.samples(cuda, seed)).collect();
         let row = 0..CLIP_S * RATE_HZ as usize;
-        let clips = vec![self.clip(&samples, &row); cuda.batch_clips()];
+        let clips: Vec<_> = samples.iter().map(|clip| self.clip(clip, &row)).collect();
         println!("\n{}, batches of {} clips", self.name, clips.len());
         let works = cuda.profile(&features, &clips, ROUNDS)?;
         self.print(&works, clips.len(), cuda.memory_bytes_per_s()?);
@@ -164,26 +187,35 @@ impl Case {
             clips.len() as f64 / resident_s
         );
 
-        let n_clips = cuda.lanes() * BATCHES * clips.len();
-        let clips_per_s = n_clips as f64 / all_lanes_s(cuda, &features, &clips)?;
-        let clip_bytes = size_of_val(&samples[..]) as f64;
-        println!(
-            "with copies, {} lanes: {clips_per_s:.0} clips/s, {:.1} GB/s",
-            cuda.lanes(),
-            clips_per_s * clip_bytes / 1e9
-        );
-        if let Some(copy) = works.iter().find(|work| work.what == "copy to the device") {
-            let alone = copy.bytes as f64 / copy.ms * 1e3;
+        let copy = works.iter().find(|work| work.what == "copy to the device");
+        let alone = copy.map(|copy| copy.bytes as f64 / copy.ms * 1e3);
+        if let Some(alone) = alone {
+            println!("pinned copies alone: {:.1} GB/s", alone / 1e9);
+        }
+
+        let n_clips = (cuda.lanes() * BATCHES * clips.len()) as f64;
+        let clip_bytes = size_of_val(&samples[0][..]) as f64;
+        let lanes = 0..cuda.lanes();
+        let pinned = lanes.clone().map(|lane| to_pinned(cuda, lane, &features));
+        let rows = lanes.map(|lane| to_rows(cuda, lane, &features));
+        for (to, lanes) in [
+            ("page-locked memory", pinned.collect::<Result<Vec<_>, _>>()),
+            ("rows", rows.collect()),
+        ] {
+            let clips_per_s = n_clips / all_lanes_s(lanes?, &clips)?;
+            let bytes_per_s = clips_per_s * clip_bytes;
+            let share = alone.map_or(0.0, |alone| bytes_per_s / alone * 100.0);
             println!(
-                "pinned copies alone: {:.1} GB/s; share {:.0} %",
-                alone / 1e9,
-                clips_per_s * clip_bytes / alone * 100.0
+                "with copies to {to}, {} lanes: {clips_per_s:.0} clips/s, {:.1} GB/s, {share:.0} % of copies alone",
+                cuda.lanes(),
+                bytes_per_s / 1e9
             );
         }
         Ok(())
     }
 
-    /// Prints one line of measurements for each kind of work on the GPU, whose memory moves `memory_bytes_per_s`, if known.
+    /// Prints one line of measurements for each kind of work on the GPU, whose memory moves `memory_bytes_per_s`, if
+    /// known.
     fn print(&self, works: &[Work], n_clips: usize, memory_bytes_per_s: Option<f64>) {
         for Work {
             what,

@@ -41,6 +41,9 @@ pub enum KernelError {
         action: &'static str,
         detail: String,
     },
+    /// Clips for which a device has no memory, or that exceed its 32-bit counts. Fewer or shorter clips may fit.
+    #[error("{0}")]
+    TooLarge(String),
     /// A feature that only the CPU can compute, requested for a GPU.
     #[error("op = \"{op}\" is computed only on the CPU")]
     CpuOnly { op: &'static str },

@@ -43,8 +43,8 @@ mod tempogram;
 #[cfg(feature = "emulated")]
 pub use backend::Emulation;
 pub use backend::{
-    Backend, BackendChoice, ChosenBackend, Clip, Cpu, CpuPlan, Cuda, Plan, ResidentBatch, Row,
-    Samples, Work,
+    Backend, BackendChoice, BatchWithoutRows, ChosenBackend, Clip, Cpu, CpuPlan, Cuda, Plan,
+    ResidentBatch, Row, Samples, SpareTensors, Work,
 };
 pub use backend::{WARM_UP, median, median_s, warm_up};
 #[cfg(feature = "emulated")]

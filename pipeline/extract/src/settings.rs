@@ -24,6 +24,10 @@ pub const SPARE_PCMS: usize = 2;
 /// device) it equals the limit of one batch.
 pub const SPARE_PCM_SHARE: u64 = 16;
 
+/// `memory_limit_bytes` divided by this is the limit for the buffers of tensors that are on disk: the rows of two batches
+/// by default. They belong to the memory that malloc would retain otherwise.
+pub const SPARE_TENSOR_SHARE: u64 = 64;
+
 /// Maximum size of a buffer that is kept for the next clip, in bytes, even with plenty of memory: most clips need far
 /// less.
 pub const SPARE_BYTES_MAX: u64 = 64 << 20;
@@ -113,8 +117,8 @@ impl Default for Settings {
 }
 
 impl From<&Settings> for CatalogSettings {
-    /// Derives the limits from a run's settings: the catalog uses as many threads as the decoding stage. A fraction of clips
-    /// that may be rejected also permits as many rejected rows.
+    /// Derives the limits from a run's settings: the catalog uses as many threads as the decoding stage. A fraction of
+    /// clips that may be rejected also permits as many rejected rows.
     fn from(settings: &Settings) -> Self {
         let of_clips = settings.max_reject_fraction.unwrap_or_default();
         Self {
@@ -154,6 +158,11 @@ impl Settings {
     /// Returns the memory limit in bytes for all empty PCM buffers together, a sixteenth of the limit of the process.
     pub const fn spare_pcm_bytes(&self) -> u64 {
         self.memory_limit_bytes / SPARE_PCM_SHARE
+    }
+
+    /// Returns the memory limit in bytes for the buffers of tensors that are on disk.
+    pub const fn spare_tensor_bytes(&self) -> usize {
+        (self.memory_limit_bytes / SPARE_TENSOR_SHARE) as usize
     }
 
     /// Returns the maximum size of a buffer that is kept from clip to clip for files and workers' scratch. All of these

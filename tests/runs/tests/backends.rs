@@ -418,6 +418,34 @@ fn same_with_other_batches(backend: &str, devices: &[&str]) -> Result<(), Failed
     Ok(())
 }
 
+/// Clips that are too large for a device have the values that the CPU computes.
+#[apply(trial)]
+#[needs(is_emulated)]
+fn clips_too_large_for_a_device_are_computed_on_the_cpu() -> Result<(), Failed> {
+    let folder = scratch("too-large");
+    let [cpu, device] = ["cpu", "device"].map(|name| folder.join(name));
+    run(inputs().extract(&cpu).args(["--limit", "30"])).exits(0)?;
+    let ran = run(few(&device, EMULATED, "0")
+        .arg("--json")
+        .env("FAILPOINTS", "device-full=return(0)"))
+    .exits(0)?;
+
+    let report = &serde_json::from_str::<Value>(&ran.out)?;
+    let n_clips = report["device"]["cpu_clips"].as_u64().ok_or("no count")?;
+    same("some clips", n_clips > 0, true)?;
+    same("batches", report["device"]["batches"].as_u64(), Some(0))?;
+    contains(
+        &ran.err,
+        &format!("{n_clips} clips computed on the CPU, because the device has too little memory"),
+    )?;
+
+    let hashes = |store: &Path| -> Result<Vec<String>, Failed> {
+        let files = manifest(store, 1)?.files;
+        Ok(files.into_iter().map(|file| file.blake3).collect())
+    };
+    same("files", hashes(&device)?, hashes(&cpu)?)
+}
+
 /// The first of two devices fails after its first batches: all threads of this device end, and those of the other
 /// device continue.
 #[apply(trial)]

@@ -1,11 +1,13 @@
 //! The CPU backend: computes one clip at a time, on the calling thread.
 
+use std::sync::Arc;
+
 use wavemill_options::{ConstantQArgs, DimOrder, FeatureArgs, FrameValues, Packing, StftArgs};
 use wavemill_signal::{LANES, Lane, Lanes, Level, SampleBuffer};
 
 use super::derived::DerivedPlan;
 use super::feature::FeaturePlan;
-use super::{Backend, Clip, Plan, Row, Samples};
+use super::{Backend, Clip, Plan, Row, Samples, SpareTensors};
 use crate::beats::BeatPlan;
 use crate::chroma::TuningPlan;
 use crate::constant_q::ConstantQPlan;
@@ -25,8 +27,9 @@ pub struct Cpu {
 
 impl Cpu {
     /// Returns the bytes that a plan needs to compute a clip of `n_samples` samples, in addition to samples and output:
-    /// values before packing, bands that a cosine transform or chroma reads, peaks of spectra, paths of beats, and a copy
-    /// if axes are swapped. For a derived feature it includes the memory of its source, as if no other feature shared it, and of the derived values.
+    /// values before packing, bands that a cosine transform or chroma reads, peaks of spectra, paths of beats, and a
+    /// copy if axes are swapped. For a derived feature it includes the memory of its source, as if no other feature
+    /// shared it, and of the derived values.
     pub fn scratch_bytes(args: &FeatureArgs, n_samples: usize) -> usize {
         let n_frames = args.n_computed_frames(n_samples);
         let derived = match &args.derived {
@@ -339,6 +342,7 @@ struct ClipPlan {
     mono: Vec<f32>,
     pcm: SampleBuffer,
     values: Vec<Vec<f32>>,
+    spare: Arc<SpareTensors>,
 }
 
 impl ClipPlan {
@@ -358,6 +362,7 @@ impl ClipPlan {
             mono: Vec::new(),
             pcm: SampleBuffer::default(),
             values: vec![Vec::new(); features.len()],
+            spare: Arc::default(),
         })
     }
 
@@ -389,7 +394,7 @@ impl ClipPlan {
 
         let mut tensors = Vec::with_capacity(self.values.len());
         for (place, (values, packing)) in self.values.iter().zip(&self.packings).enumerate() {
-            let mut bytes = Vec::new();
+            let mut bytes = self.spare.take(values.len() * packing.dtype().bytes());
             pack_into(values, *packing, &mut bytes).map_err(|source| KernelError::Feature {
                 place,
                 source: Box::new(source),
@@ -421,6 +426,10 @@ impl Plan for ClipPlan {
             }
         }
         Ok(rows)
+    }
+
+    fn reuse(&mut self, spare: &Arc<SpareTensors>) {
+        self.spare = Arc::clone(spare);
     }
 
     fn forget_scratch(&mut self) {

@@ -23,8 +23,8 @@ const BATCH_CLIPS: usize = 64;
 /// Streams per device: one copies while the other computes.
 const DEVICE_LANES: usize = 2;
 
-/// Minimum compute capability: the oldest for which `scripts/cuda_check.sh` compiles the kernels. NVRTC of CUDA 12 would
-/// also compile them for GPUs on which nobody has checked them.
+/// Minimum compute capability: the oldest for which `scripts/cuda_check.sh` compiles the kernels. NVRTC of CUDA 12
+/// would also compile them for GPUs on which nobody has checked them.
 const CAPABILITY_MIN: (i32, i32) = (7, 5);
 
 /// One or more GPUs of the same kind, which produce equal bits.
@@ -38,8 +38,8 @@ impl Cuda {
     /// demand and cached in `$XDG_CACHE_HOME/wavemill/kernels` (default `~/.cache`).
     ///
     /// Errors, each with its remedy: a missing or old driver, cuFFT or NVRTC; no GPU; a number without a GPU or given
-    /// twice; GPUs that are too old or of different kinds; NVRTC's log; the driver's message. Never panics if CUDA is not
-    /// installed.
+    /// twice; GPUs that are too old or of different kinds; NVRTC's log; the driver's message. Never panics if CUDA is
+    /// not installed.
     pub fn open(devices: &[usize]) -> Result<Self, KernelError> {
         let devices = if devices.is_empty() { &[0] } else { devices };
         // Open the libraries first, because cudarc panics at the first call of a missing library.
@@ -140,6 +140,15 @@ impl Cuda {
         })
     }
 
+    /// Creates the plan of a lane whose results remain in page-locked memory. Errors: those of [`Backend::plan`].
+    pub fn without_rows(
+        &self,
+        lane: usize,
+        features: &[FeatureArgs],
+    ) -> Result<BatchWithoutRows, KernelError> {
+        Ok(BatchWithoutRows(self.device_plan(lane, features, None)?))
+    }
+
     /// Creates the stream of a lane without a plan, for tests.
     #[cfg(test)]
     pub(crate) fn lane(&self, lane: usize) -> Result<CudaDevice, KernelError> {
@@ -196,6 +205,16 @@ impl ResidentBatch {
     pub fn run(&mut self) -> Result<(), KernelError> {
         self.again.iter().try_for_each(|again| again())?;
         self.plan.synchronize()
+    }
+}
+
+/// A plan that copies results to page-locked memory, and creates no rows of them.
+pub struct BatchWithoutRows(DevicePlan<CudaDevice>);
+
+impl BatchWithoutRows {
+    /// Copies and computes a batch. Errors: those of the device.
+    pub fn run(&mut self, clips: &[Clip<'_>]) -> Result<(), KernelError> {
+        self.0.compute(clips)
     }
 }
 

@@ -12,15 +12,19 @@ mod device;
 #[cfg(feature = "emulated")]
 mod emulated;
 mod feature;
+mod spare;
 mod timing;
 
 pub use choose::{BackendChoice, ChosenBackend};
 pub(crate) use cpu::downmix;
 pub use cpu::{Cpu, CpuPlan};
-pub use cuda::{Cuda, ResidentBatch, Work};
+pub use cuda::{BatchWithoutRows, Cuda, ResidentBatch, Work};
 #[cfg(feature = "emulated")]
 pub use emulated::Emulation;
+pub use spare::SpareTensors;
 pub use timing::{WARM_UP, median, median_s, warm_up};
+
+use std::sync::Arc;
 
 use wavemill_options::FeatureArgs;
 use wavemill_signal::SampleBuffer;
@@ -72,6 +76,10 @@ pub trait Plan: Send {
     /// for a value that the feature's stored type cannot represent. The outer error is a failure of the device; then no
     /// row has a result.
     fn run(&mut self, clips: &[Clip<'_>]) -> Result<Vec<Result<Row, KernelError>>, KernelError>;
+
+    /// Writes tensors from now on to buffers of `spare`, to which the caller gives them back when it no longer needs
+    /// them.
+    fn reuse(&mut self, _spare: &Arc<SpareTensors>) {}
 
     /// Frees memory whose size depends on the last clips and which the next clip may not need.
     fn forget_scratch(&mut self) {}

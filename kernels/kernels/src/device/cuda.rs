@@ -27,8 +27,8 @@ use crate::error::KernelError;
 
 /// Dynamic shared memory in bytes that a kernel may use unless a larger limit is set.
 const SHARED_BYTES_DEFAULT: u32 = 48 << 10;
-/// Blocks with less shared memory than this, in bytes, do not determine how a multiprocessor divides its memory. A change
-/// of the division waits until the multiprocessor is idle.
+/// Blocks with less shared memory than this, in bytes, do not determine how a multiprocessor divides its memory. A
+/// change of the division waits until the multiprocessor is idle.
 const CARVED_BYTES_MIN: u32 = 8 << 10;
 
 /// A GPU, with its primary CUDA context.
@@ -43,7 +43,8 @@ pub(crate) struct Gpu {
 }
 
 impl Gpu {
-    /// Returns the number of GPUs that the driver shows to this process. Fails like the driver, also if there is no GPU.
+    /// Returns the number of GPUs that the driver shows to this process. Fails like the driver, also if there is no
+    /// GPU.
     pub(crate) fn count() -> Result<usize, KernelError> {
         let none = "the driver sees no GPU (check nvidia-smi and CUDA_VISIBLE_DEVICES)";
         match CudaContext::device_count() {
@@ -109,8 +110,8 @@ impl Gpu {
         Arc::clone(&self.context)
     }
 
-    /// Returns the bandwidth of the GPU's memory in bytes per second, from its clock and the width of its bus; `None` if the
-    /// driver reports 0 for one of them. Errors: the driver's.
+    /// Returns the bandwidth of the GPU's memory in bytes per second, from its clock and the width of its bus; `None`
+    /// if the driver reports 0 for one of them. Errors: the driver's.
     pub(crate) fn memory_bytes_per_s(&self) -> Result<Option<f64>, KernelError> {
         use CUdevice_attribute_enum::{
             CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH as WIDTH_BITS,
@@ -240,6 +241,17 @@ impl CudaDevice {
         driver_failure(self.label.clone(), action)
     }
 
+    /// Returns the error for memory that the driver does not allocate.
+    fn not_allocated(&self, action: &'static str, bytes: usize, error: DriverError) -> KernelError {
+        let detail = format!("{bytes} bytes: {}", describe(error));
+        match error.0 {
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                KernelError::TooLarge(format!("{}: {action}: {detail}", self.label))
+            }
+            _ => KernelError::device(&self.label, action, detail),
+        }
+    }
+
     /// Makes the GPU current for the calling thread. Raw driver calls need this; cudarc does it only in its safe
     /// functions.
     fn bind(&self, action: &'static str) -> Result<(), KernelError> {
@@ -305,11 +317,11 @@ impl CudaDevice {
         Ok(kernel.function.clone())
     }
 
-    /// Asks for so much shared memory that a multiprocessor holds as many blocks as its threads and registers permit. The
-    /// rest of its memory remains a cache, from which kernels read their tables.
+    /// Asks for so much shared memory that a multiprocessor holds as many blocks as its threads and registers permit.
+    /// The rest of its memory remains a cache, from which kernels read their tables.
     ///
-    /// The preference belongs to the loaded kernel, which all plans and lanes of a GPU share. It never decreases, so that a
-    /// small launch does not take blocks from a larger one.
+    /// The preference belongs to the loaded kernel, which all plans and lanes of a GPU share. It never decreases, so
+    /// that a small launch does not take blocks from a larger one.
     fn prefer_carve_out(&self, function: &CudaFunction, launch: Launch) -> Result<(), DriverError> {
         use CUdevice_attribute_enum::{
             CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR as PER_MULTIPROCESSOR,
@@ -356,23 +368,13 @@ impl Device for CudaDevice {
 
     fn alloc(&self, bytes: usize) -> Result<CudaSlice<u8>, KernelError> {
         // SAFETY: any content is valid for bytes, and `Device::alloc` promises no content. The driver refuses 0 bytes.
-        unsafe { self.stream.alloc(bytes.max(1)) }.map_err(|error| {
-            KernelError::device(
-                &self.label,
-                "allocate device memory",
-                format!("{bytes} bytes: {}", describe(error)),
-            )
-        })
+        unsafe { self.stream.alloc(bytes.max(1)) }
+            .map_err(|error| self.not_allocated("allocate device memory", bytes, error))
     }
 
     fn alloc_host(&self, bytes: usize) -> Result<PinnedMemory, KernelError> {
-        PinnedMemory::new(self.stream.context(), bytes).map_err(|error| {
-            KernelError::device(
-                &self.label,
-                "allocate pinned memory",
-                format!("{bytes} bytes: {}", describe(error)),
-            )
-        })
+        PinnedMemory::new(self.stream.context(), bytes)
+            .map_err(|error| self.not_allocated("allocate pinned memory", bytes, error))
     }
 
     fn address(&self, buffer: &CudaSlice<u8>) -> Address {

@@ -1,4 +1,4 @@
-//! Reusable memory that grows to the largest batch so far and never shrinks.
+//! Reusable memory that grows to the largest batch so far. It never shrinks; plans replace it after a long clip.
 
 use super::{Address, Device, Plain, bytes_of};
 use crate::error::KernelError;

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use wavemill_kernels::resample::Resamplers;
 use wavemill_kernels::{
-    Clip, FeatureArgs, KernelError, Packing, Plan, Row, SampleBuffer, Samples, pack_into, pack_s16,
+    Backend, Clip, FeatureArgs, KernelError, Packing, Plan, Row, SampleBuffer, Samples, pack_into,
+    pack_s16,
 };
 use wavemill_schemas::recipe::{Dtype, SoundArgs, TensorArgs};
 
@@ -87,16 +88,23 @@ impl Origin {
 }
 
 impl AudioPlan {
-    /// Creates the kernels and buffers for one worker, or for one lane of a device.
-    pub(super) fn new(plan: &FeaturePlan, lane: usize) -> Result<Self, KernelError> {
+    /// Creates the kernels and buffers for one worker, or for one lane of `backend`.
+    pub(super) fn new(
+        plan: &FeaturePlan,
+        backend: &dyn Backend,
+        lane: usize,
+    ) -> Result<Self, KernelError> {
         let spectral = plan.args.iter().filter_map(TensorArgs::spectral);
         let mut spectral: Vec<FeatureArgs> = spectral.cloned().collect();
         let n_of_kernels = spectral.len();
         spectral.extend(plan.model_sources().cloned());
-        let kernels = match spectral.is_empty() {
+        let mut kernels = match spectral.is_empty() {
             true => None,
-            false => Some(plan.backend.plan(lane, &spectral)?),
+            false => Some(backend.plan(lane, &spectral)?),
         };
+        if let Some(kernels) = &mut kernels {
+            kernels.reuse(plan.spare_tensors());
+        }
 
         let sample_rate_hz = plan.audio.sample_rate_hz;
         Ok(Self {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wavemill_decode::Pcm;
 use wavemill_kernels::stretch::{StretchArgs, StretchPlan};
-use wavemill_kernels::{KernelError, Row};
+use wavemill_kernels::{Backend, KernelError, Row};
 use wavemill_schemas::columns::RowFacts;
 use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::recipe::{SoundArgs, TensorArgs};
@@ -78,10 +78,14 @@ impl NoRows {
 }
 
 impl Extractor {
-    pub(super) fn new(plan: &FeaturePlan, lane: usize) -> Result<Self, KernelError> {
+    pub(super) fn new(
+        plan: &FeaturePlan,
+        backend: &dyn Backend,
+        lane: usize,
+    ) -> Result<Self, KernelError> {
         let is_stretching = !plan.audio.stretch.is_empty();
         Ok(Self {
-            audio: AudioPlan::new(plan, lane)?,
+            audio: AudioPlan::new(plan, backend, lane)?,
             stretch: is_stretching
                 .then(|| StretchPlan::new(plan.level))
                 .transpose()?,
@@ -193,8 +197,8 @@ impl FeaturePlan {
             segments.extend(stretched_segments(&self.audio, n_samples));
         }
 
-        // Segments of other splits become rows of other shards. A clip without remaining segments is not rejected. But a
-        // model may fail for any segment, and then the clip has rows in no split: all segments are computed.
+        // Segments of other splits become rows of other shards. A clip without remaining segments is not rejected. But
+        // a model may fail for any segment, and then the clip has rows in no split: all segments are computed.
         if self.of_models().next().is_none() {
             segments.retain(|s| self.is_row_of(clip_key, s.variant, s.number, split));
         }
@@ -220,8 +224,8 @@ impl FeaturePlan {
         factors.find(|&&factor| factor as f32 == variant).copied()
     }
 
-    /// Creates the rows of a clip from its decoded audio and the results of the kernels. `originals` contains the clip's
-    /// file for each feature that consists of it; such a clip has one row.
+    /// Creates the rows of a clip from its decoded audio and the results of the kernels. `originals` contains the
+    /// clip's file for each feature that consists of it; such a clip has one row.
     ///
     /// # Errors
     /// [`NoRows::Reject`] for a clip without a single frame, [`NoRows::Error`] for a value that its type cannot hold.

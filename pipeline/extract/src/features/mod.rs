@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use wavemill_decode as decode;
 use wavemill_decode::{Decode, DecodeArgs, FileDecoder};
-use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level};
+use wavemill_kernels::{Backend, Cpu, FeatureArgs, KernelError, Level, SpareTensors};
 use wavemill_schemas::exit::PlainError;
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{
@@ -85,6 +85,8 @@ pub struct FeaturePlan {
     backend: Arc<dyn Backend>,
     /// Memory in bytes that is reserved for encoding rows.
     encode_limit_bytes: u64,
+    /// Buffers of tensors that are on disk, for the next ones.
+    spare_tensors: Arc<SpareTensors>,
 }
 
 impl FeaturePlan {
@@ -155,12 +157,18 @@ impl FeaturePlan {
             level: settings.level,
             backend: Arc::clone(&settings.backend),
             encode_limit_bytes: settings.encode_bytes(),
+            spare_tensors: Arc::new(SpareTensors::new(settings.spare_tensor_bytes())),
         })
     }
 
     /// Returns the backend that computes the features.
     pub fn backend(&self) -> &dyn Backend {
         &*self.backend
+    }
+
+    /// Returns the buffers of tensors that are on disk.
+    pub(crate) fn spare_tensors(&self) -> &Arc<SpareTensors> {
+        &self.spare_tensors
     }
 
     /// Reports whether clips are collected in batches for a device, instead of being computed by the worker that
@@ -230,6 +238,7 @@ impl FeaturePlan {
             level: self.level,
             backend: Arc::clone(&self.backend),
             encode_limit_bytes: self.encode_limit_bytes,
+            spare_tensors: Arc::clone(&self.spare_tensors),
         }
     }
 
@@ -297,7 +306,15 @@ impl FeaturePlan {
     /// # Errors
     /// [`KernelError`], including errors of the device.
     pub fn extractor(&self, lane: usize) -> Result<Extractor, KernelError> {
-        Extractor::new(self, lane)
+        Extractor::new(self, self.backend(), lane)
+    }
+
+    /// Creates the kernels and buffers of the CPU, for a clip that is too large for the backend's devices.
+    ///
+    /// # Errors
+    /// [`KernelError`], as for [`Self::extractor`].
+    pub(crate) fn extractor_on_cpu(&self) -> Result<Extractor, KernelError> {
+        Extractor::new(self, &Cpu { level: self.level }, 0)
     }
 
     /// Returns the size in bytes of one row with all features, for a segment of `n_samples` samples. It does not

@@ -119,19 +119,22 @@ pub struct DeviceReport {
     pub batches: u64,
     /// Number of clips in the batches that the device computed.
     pub clips: u64,
+    /// Number of clips that were too large for the device, and were computed on the CPU.
+    pub cpu_clips: u64,
     /// Fraction of time that the device's threads spent on batches, with copies. Otherwise they waited for decoders.
     pub busy: f64,
 }
 
 impl DeviceReport {
-    /// Creates the report from the times of a device's threads. Returns `None` if no batch was computed.
+    /// Creates the report from the times of a device's threads. Returns `None` if they computed no clip.
     fn new(lanes: &LaneTimes) -> Option<Self> {
-        let [batches, clips, busy, total] =
-            [&lanes.batches, &lanes.clips, &lanes.busy, &lanes.total]
-                .map(|n| n.load(Ordering::Relaxed));
-        (batches > 0).then(|| Self {
+        let counts = [&lanes.batches, &lanes.clips, &lanes.cpu_clips];
+        let [batches, clips, cpu_clips] = counts.map(|n| n.load(Ordering::Relaxed));
+        let [busy, total] = [&lanes.busy, &lanes.total].map(|n| n.load(Ordering::Relaxed));
+        (batches + cpu_clips > 0).then(|| Self {
             batches,
             clips,
+            cpu_clips,
             busy: busy as f64 / total.max(1) as f64,
         })
     }

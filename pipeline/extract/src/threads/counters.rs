@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wavemill_runtime::clock::cpu_time;
+use wavemill_schemas::text::counted;
 
 /// CPU time of each stage in nanoseconds, summed over all threads.
 #[derive(Debug, Default)]
@@ -65,6 +66,8 @@ pub struct LaneTimes {
     /// Number of these clips that could not be decoded into page-locked memory, so that the driver copied them once
     /// more.
     pub slow_clips: AtomicU64,
+    /// Number of clips that were too large for a device, and were computed on the CPU.
+    pub cpu_clips: AtomicU64,
     /// Reasons why lanes (threads of a device) ended early, one sentence each.
     failures: Mutex<Vec<String>>,
 }
@@ -78,6 +81,13 @@ impl LaneTimes {
     /// Returns warnings for the user, one sentence each: why lanes (threads of a device) ended early or were slow.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.lock_failures().clone();
+        let cpu_clips = self.cpu_clips.load(Ordering::Relaxed);
+        if cpu_clips > 0 {
+            warnings.push(format!(
+                "{} computed on the CPU, because the device has too little memory",
+                counted(cpu_clips, "clip")
+            ));
+        }
         let slow_clips = self.slow_clips.load(Ordering::Relaxed);
         if slow_clips > 0 {
             warnings.push(format!(

@@ -3,7 +3,7 @@
 //! A lane is one stream of one device. With two lanes per device, one batch is prepared and the rows of another are
 //! fetched while the device computes a third. A lane whose device fails hands its batch to the other lanes and ends; if
 //! the last lane fails, the run ends. The result of a clip does not depend on its batch, so it does not matter which
-//! lane computes it, or with which other clips.
+//! lane computes it, or with which other clips. A clip that is too large for a device is computed on the CPU.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ use super::pool::Spawner;
 use super::spare_pcms::SparePcms;
 use crate::error::ExtractError;
 use crate::features::{Extractor, SegmentResults};
-use crate::settings::{BATCH_SHARE, BATCH_WAIT_MS_MAX};
+use crate::settings::{BATCH_SHARE, BATCH_WAIT_MS_MAX, SPARE_BYTES_MAX};
 
 /// Starts one thread per lane. The threads end when all clones of the returned sender are dropped.
 pub(super) fn start<'env>(
@@ -173,12 +173,21 @@ impl Lane<'_> {
         })
     }
 
-    /// Computes a batch and sends events for its clips; returns the batch if the device fails.
+    /// Computes a batch and sends events for its clips; returns the batch if that fails.
     fn finish(&self, extractor: &mut Extractor, batch: Batch) -> Result<(), (Batch, KernelError)> {
         let computed = match self.compute(extractor, &batch.clips) {
             Ok(computed) => computed,
             Err(error) => return Err((batch, error)),
         };
+        // Most clips need far less memory than a long one, whose memory is useful for other programs on the device.
+        if batch
+            .clips
+            .iter()
+            .any(|clip| clip.pcm_bytes() > SPARE_BYTES_MAX)
+        {
+            extractor.forget_scratch();
+        }
+
         for (clip, computed) in batch.clips.into_iter().zip(computed) {
             let (event, pcm) = clip.end(self.work, computed);
             self.spare_pcms.give_back(pcm);
@@ -188,15 +197,20 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// Computes the features of clips as one batch, or in halves if that fails: clips that do not fit on a device in
-    /// one batch may fit in two. A device that no longer works fails at the first clip.
+    /// Computes the features of clips as one batch, or in halves if they are too large for the device. A clip that is
+    /// too large by itself is computed on the CPU.
     fn compute(
         &self,
         extractor: &mut Extractor,
         clips: &[DecodedClip],
     ) -> Result<Vec<SegmentResults>, KernelError> {
         match self.compute_whole(extractor, clips) {
-            Err(_) if clips.len() > 1 => {
+            Err(KernelError::TooLarge(_)) => {
+                // The memory that was allocated for all clips may be what their parts lack.
+                extractor.forget_scratch();
+                if let [clip] = clips {
+                    return self.compute_on_cpu(clip);
+                }
                 let (first, second) = clips.split_at(clips.len() / 2);
                 let mut computed = self.compute(extractor, first)?;
                 computed.extend(self.compute(extractor, second)?);
@@ -204,6 +218,18 @@ impl Lane<'_> {
             }
             done => done,
         }
+    }
+
+    /// Computes a clip with kernels of its own: such clips are rare, and no memory is kept for them.
+    fn compute_on_cpu(&self, clip: &DecodedClip) -> Result<Vec<SegmentResults>, KernelError> {
+        let counters = &self.work.counters;
+        let cpu_start = cpu_time();
+        let mut extractor = self.work.features.extractor_on_cpu()?;
+        let computed = extractor.run(&[(&clip.pcm, &clip.segments)])?;
+
+        add_time(&counters.times.features, cpu_start);
+        counters.lanes.cpu_clips.fetch_add(1, Ordering::Relaxed);
+        Ok(computed)
     }
 
     fn compute_whole(
@@ -238,8 +264,17 @@ impl Lane<'_> {
     /// Ends this lane after its device failed, and hands its batch to the other lanes.
     ///
     /// # Errors
-    /// The error of the device, if this was the last lane.
+    /// The error of the device, if this was the last lane. An error that is not the device's, because it would occur on
+    /// every lane.
     fn retire(&self, batch: Batch, source: KernelError) -> Result<(), ExtractError> {
+        let is_of_device = matches!(
+            source,
+            KernelError::Device { .. } | KernelError::TooLarge(_)
+        );
+        if !is_of_device {
+            return Err(source.into());
+        }
+
         // Each lane decrements the counter once, so exactly one lane sees that it is the last.
         if self.shared.working.fetch_sub(1, Ordering::AcqRel) == 1 {
             let error = PlainError::failed(
@@ -270,11 +305,9 @@ fn inject_full(clips: usize) -> Result<(), KernelError> {
         if most.is_none_or(|most| clips <= most) {
             return Ok(());
         }
-        Err(KernelError::Device {
-            device: "injected".to_owned(),
-            action: "allocate",
-            detail: format!("{clips} clips do not fit"),
-        })
+        Err(KernelError::TooLarge(format!(
+            "injected: {clips} clips do not fit"
+        )))
     });
     Ok(())
 }

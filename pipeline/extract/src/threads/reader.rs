@@ -186,7 +186,7 @@ impl<'a> Reader<'a> {
     /// An error that names the clip, if its file cannot be read or does not fit into memory.
     fn read(
         &mut self,
-        mut ticket: Ticket,
+        ticket: Ticket,
         permit: Permit,
         mut bytes: Vec<u8>,
     ) -> Result<ClipBytes, ExtractError> {
@@ -196,29 +196,30 @@ impl<'a> Reader<'a> {
 
         let failure = self.read_file(&ticket, &mut bytes)?;
         let features = self.work.features;
-        let (longest_s, failure) = match failure {
-            // The decoder stops at `duration_s` anyway. Memory that is reserved but not used costs nothing, unless a
-            // device's driver locks it, so only then is the claimed length needed.
-            failure if features.is_closed() && !features.is_batched() => (f64::INFINITY, failure),
-            failure if features.is_closed() => (claimed_s(&bytes), failure),
-            None if !features.is_of_images() => match self.longest_s(&mut ticket, &bytes)? {
-                ClipLength::AtMost(longest_s) => (longest_s, None),
-                ClipLength::Rejected(reject) => (0.0, Some(reject)),
-            },
-            failure => (0.0, failure),
-        };
-
-        let clip = ClipBytes {
+        let mut clip = ClipBytes {
             ticket,
             bytes,
-            longest_s,
+            longest_s: 0.0,
             failure,
             permit,
         };
-        match features.is_closed() {
-            true => Ok(clip),
-            false => self.let_in(clip),
+
+        if features.is_closed() {
+            // The decoder stops at `duration_s` anyway. Memory that is reserved but not used costs nothing, unless a
+            // device's driver locks it, so only then is the claimed length needed.
+            clip.longest_s = match features.is_batched() {
+                true => claimed_s(&clip.bytes),
+                false => f64::INFINITY,
+            };
+            return Ok(clip);
         }
+        if clip.failure.is_none() && !features.is_of_images() {
+            match self.longest_s(&mut clip.ticket, &clip.bytes)? {
+                ClipLength::AtMost(longest_s) => clip.longest_s = longest_s,
+                ClipLength::Rejected(reject) => clip.failure = Some(reject),
+            }
+        }
+        self.let_in(clip)
     }
 
     /// Waits until there is memory for all processing of a clip whose file was read.

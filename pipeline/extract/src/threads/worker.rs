@@ -113,6 +113,7 @@ impl<'a> Worker<'a> {
             counters,
             limits,
             encoding,
+            features,
             ..
         } = self.work;
 
@@ -128,7 +129,10 @@ impl<'a> Worker<'a> {
 
         let start = cpu_time();
         let label = todo[group.shard].shard.label();
-        let encoded = catch_unwind(AssertUnwindSafe(|| group.encode(formats, clips, &label)));
+        let give_back = |tensor| features.spare_tensors().give_back(tensor);
+        let encoded = catch_unwind(AssertUnwindSafe(|| {
+            group.encode(formats, clips, &label, &give_back)
+        }));
         add_time(&counters.times.encode, start);
         match encoded {
             Ok(Ok(group)) => Event::Encoded(group),

@@ -18,8 +18,8 @@ use fail::fail_point;
 /// Writes every shard of `work.todo` and adds its receipts to `finished`.
 ///
 /// # Errors
-/// The first [`ExtractError`]; an error of the kind `Interrupted` if `work.stop` was set. Receipts of finished shards are
-/// kept.
+/// The first [`ExtractError`]; an error of the kind `Interrupted` if `work.stop` was set. Receipts of finished shards
+/// are kept.
 pub(crate) fn write_shards(
     store: &Store,
     plan_id: &str,

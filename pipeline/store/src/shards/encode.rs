@@ -94,7 +94,9 @@ impl Format {
 
         let mut columns = scalar_columns(&rows, clips, self.feature.is_of_audio());
         let arrays = tensors.into_iter();
-        let arrays: Vec<ArrayRef> = arrays.map(|tensor| tensor_array(tensor, self)).collect();
+        let arrays: Vec<ArrayRef> = arrays
+            .map(|tensor| tensor_array(Buffer::from_vec(tensor.bytes), self))
+            .collect();
         let parts: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
         columns.push(concat(&parts).map_err(StoreError::rows("metadata table"))?);
         columns.extend(shapes);
@@ -142,7 +144,7 @@ pub struct EncodedFeature {
 }
 
 impl RowGroup {
-    /// Encodes every feature of the group.
+    /// Encodes every feature of the group. `give_back` takes the buffer of each tensor as soon as its page is encoded.
     ///
     /// # Errors
     /// [`StoreError::rows`] if the rows cannot be encoded.
@@ -151,6 +153,7 @@ impl RowGroup {
         formats: &[Format],
         clips: &[ClipRow],
         label: &str,
+        give_back: &dyn Fn(Vec<u8>),
     ) -> Result<EncodedGroup, StoreError> {
         let Self {
             shard,
@@ -163,7 +166,6 @@ impl RowGroup {
         let mut features = Vec::with_capacity(formats.len());
         let mut scratch = Vec::new();
         for (index, format) in formats.iter().enumerate() {
-            // Each tensor is freed as soon as its page is encoded.
             let tensors: Vec<Tensor> = rows
                 .iter_mut()
                 .map(|row| row.tensors[index].take())
@@ -175,7 +177,7 @@ impl RowGroup {
                 }
             }
 
-            let chunks = encode_feature(format, number, &rows, tensors, clips);
+            let chunks = encode_feature(format, number, &rows, tensors, clips, give_back);
             let chunks = chunks.map_err(|source| {
                 let name = &format.feature.name;
                 StoreError::rows(format!(
@@ -214,6 +216,7 @@ fn encode_feature(
     rows: &[FeatureRow],
     tensors: Vec<Tensor>,
     clips: &[ClipRow],
+    give_back: &dyn Fn(Vec<u8>),
 ) -> Result<Vec<ChecksummedChunk>, ParquetError> {
     let columns = ChecksummedColumn::from_row_group(&format.model, &format.schema, number)?;
     let mut columns = columns.into_iter();
@@ -227,39 +230,48 @@ fn encode_feature(
     let is_of_audio = format.feature.is_of_audio();
     let scalars = fields.iter().zip(scalar_columns(rows, clips, is_of_audio));
     for (field, array) in scalars.take(n_scalars) {
-        write_column(&mut columns, &mut chunks, field, std::iter::once(array))?;
+        let mut column = next_column(&mut columns);
+        write_array(&mut column, field, &array)?;
+        chunks.push(column.close()?);
     }
 
-    let arrays = tensors.into_iter();
-    let arrays = arrays.map(|tensor| tensor_array(tensor, format));
-    write_column(&mut columns, &mut chunks, &fields[n_scalars], arrays)?;
+    // The tensor is written row by row, because a page can end only after a write.
+    let mut column = next_column(&mut columns);
+    for tensor in tensors {
+        let buffer = Buffer::from_vec(tensor.bytes);
+        let array = tensor_array(buffer.clone(), format);
+        write_array(&mut column, &fields[n_scalars], &array)?;
+        // Without the array, nothing else refers to the buffer.
+        drop(array);
+        if let Ok(bytes) = buffer.into_vec() {
+            give_back(bytes);
+        }
+    }
+    chunks.push(column.close()?);
 
     if let Some(shapes) = shapes {
-        let shapes = std::iter::once(shapes);
-        write_column(&mut columns, &mut chunks, &fields[n_scalars + 1], shapes)?;
+        let mut column = next_column(&mut columns);
+        write_array(&mut column, &fields[n_scalars + 1], &shapes)?;
+        chunks.push(column.close()?);
     }
     Ok(chunks)
 }
 
-fn write_column(
-    columns: &mut impl Iterator<Item = ChecksummedColumn>,
-    chunks: &mut Vec<ChecksummedChunk>,
-    field: &Field,
-    arrays: impl Iterator<Item = ArrayRef>,
-) -> Result<(), ParquetError> {
-    // Every column type used here has one leaf column.
-    let mut column = columns
+/// Returns the next column of a row group. Every column type used here has one leaf column.
+fn next_column(columns: &mut impl Iterator<Item = ChecksummedColumn>) -> ChecksummedColumn {
+    columns
         .next()
-        .expect("a row group has a column for each leaf");
+        .expect("a row group has a column for each leaf")
+}
 
-    // The tensor is written row by row, because a page can end only after a write.
-    for array in arrays {
-        for leaf in compute_leaves(field, &array)? {
-            column.write(&leaf)?;
-        }
+fn write_array(
+    column: &mut ChecksummedColumn,
+    field: &Field,
+    array: &ArrayRef,
+) -> Result<(), ParquetError> {
+    for leaf in compute_leaves(field, array)? {
+        column.write(&leaf)?;
     }
-
-    chunks.push(column.close()?);
     Ok(())
 }
 
@@ -284,9 +296,8 @@ fn shape_list(tensors: &[Tensor]) -> ArrayRef {
 }
 
 /// Wraps one row's tensor in an Arrow array of one value without copying its bytes.
-fn tensor_array(tensor: Tensor, format: &Format) -> ArrayRef {
-    let bytes = tensor.bytes.len();
-    let buffer = Buffer::from_vec(tensor.bytes);
+fn tensor_array(buffer: Buffer, format: &Format) -> ArrayRef {
+    let bytes = buffer.len();
     match (format.layout, format.feature.shape.contains(&None)) {
         (Layout::Binary, false) => Arc::new(FixedSizeBinaryArray::new(bytes as i32, buffer, None)),
         (Layout::Binary, true) => Arc::new(BinaryArray::new(

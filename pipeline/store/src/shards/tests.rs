@@ -1,5 +1,6 @@
 //! Tests that write encoded shards and read them back.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -100,9 +101,12 @@ fn write(folder: &Path, format: Format, rows: Vec<FeatureRow>, clips: &[ClipRow]
         busy: wavemill_runtime::budget::ByteBudget::new(0).busy(),
     };
 
+    let n_given_back = Cell::new(0);
+    let give_back = |_| n_given_back.set(n_given_back.get() + 1);
     let encoded = group
-        .encode(&[format], clips, "training-00000")
+        .encode(&[format], clips, "training-00000", &give_back)
         .expect("encodable rows");
+    assert_eq!(n_given_back.get(), encoded.rows, "a buffer of each tensor");
     for feature in encoded.features {
         assert!(feature.partial.values > 0);
         file.append_feature(encoded.rows, feature).expect("room");

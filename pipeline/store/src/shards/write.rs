@@ -91,8 +91,8 @@ struct OpenShard {
     groups_made: usize,
     groups_done: usize,
     parked: BTreeMap<usize, EncodedGroup>,
-    /// One open file per feature, with the sums over each of the file's row groups. Empty before the first row group, so
-    /// that few files are open at once: clips of many small shards may arrive before the first of them is encoded.
+    /// One open file per feature, with the sums over each of the file's row groups. Empty before the first row group,
+    /// so that few files are open at once: clips of many small shards may arrive before the first of them is encoded.
     files: Vec<(ParquetFile, Vec<Partial>)>,
     /// Inputs of the shard's members, as they were read.
     inputs: BTreeMap<String, InputSeen>,

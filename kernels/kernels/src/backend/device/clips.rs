@@ -71,6 +71,12 @@ impl<D: Device> ClipLoader<D> {
         }
     }
 
+    /// Frees the memory whose size depends on the clips.
+    pub(super) fn forget_scratch(&mut self) {
+        self.upload = DeviceMemory::default();
+        self.mono = DeviceMemory::default();
+    }
+
     /// Returns the rows of all clips, in order.
     pub(super) fn spans(&self) -> &[Span] {
         &self.spans

@@ -276,6 +276,15 @@ impl<D: Device> FeatureDevice<D> {
         })
     }
 
+    /// Frees the memory whose size depends on the clips.
+    pub(super) fn forget_scratch(&mut self) {
+        self.packed = DeviceMemory::default();
+        self.host = HostMemory::default();
+        self.bands = DeviceMemory::default();
+        self.coefficients = DeviceMemory::default();
+        self.derived = DeviceMemory::default();
+    }
+
     fn zero_ranges(&mut self, device: &D, n_rows: usize) -> Result<Ranges, KernelError> {
         let bytes = 2 * n_rows * RANGE_BYTES;
         // Kernels raise the integer keys of a range's limits. Keys start at 0, which is below the key of every float.
@@ -290,7 +299,7 @@ impl<D: Device> FeatureDevice<D> {
     }
 }
 
-/// Converts a count to 32 bits, as kernels require.
-pub(super) fn count(key: &'static str, n: usize) -> Result<i32, KernelError> {
-    i32::try_from(n).map_err(|_| KernelError::argument(key, n, format!("at most {}", i32::MAX)))
+/// Converts a count to 32 bits, as kernels require. Errors: [`KernelError::TooLarge`].
+pub(super) fn count(what: &'static str, n: usize) -> Result<i32, KernelError> {
+    i32::try_from(n).map_err(|_| KernelError::TooLarge(format!("{n} {what}: at most {}", i32::MAX)))
 }

@@ -6,11 +6,13 @@
 mod clips;
 mod feature;
 
+use std::sync::Arc;
+
 use clips::{ClipLoader, HostConversion};
 use feature::FeatureDevice;
 use wavemill_options::FeatureArgs;
 
-use super::{Clip, Plan, Row};
+use super::{Clip, Plan, Row, SpareTensors};
 use crate::delta::WIDTH;
 use crate::device::{Device, lending};
 use crate::error::KernelError;
@@ -22,6 +24,7 @@ pub(crate) struct DevicePlan<D: Device> {
     loader: ClipLoader<D>,
     host: HostConversion,
     features: Vec<FeatureDevice<D>>,
+    spare: Arc<SpareTensors>,
 }
 
 /// Position of a row's samples in the mono buffer, and the row's requested length.
@@ -66,6 +69,7 @@ impl<D: Device> DevicePlan<D> {
             loader: ClipLoader::new(sample_rate_hz),
             host: HostConversion::new(sample_rate_hz),
             features,
+            spare: Arc::default(),
         })
     }
 
@@ -75,12 +79,13 @@ impl<D: Device> DevicePlan<D> {
     }
 
     /// Queues all work up to and including the downloads, and waits for it.
-    fn compute(&mut self, clips: &[Clip<'_>]) -> Result<(), KernelError> {
+    pub(super) fn compute(&mut self, clips: &[Clip<'_>]) -> Result<(), KernelError> {
         let Self {
             device,
             loader,
             host,
             features,
+            ..
         } = self;
         host.convert(clips)?;
 
@@ -127,11 +132,13 @@ impl<D: Device> DevicePlan<D> {
             }
         }
 
-        let tensors = self
-            .features
-            .iter()
-            .map(|feature| feature.tensor(at).to_vec())
-            .collect();
+        let mut tensors = Vec::with_capacity(self.features.len());
+        for feature in &self.features {
+            let packed = feature.tensor(at);
+            let mut tensor = self.spare.take(packed.len());
+            tensor.extend_from_slice(packed);
+            tensors.push(tensor);
+        }
         Ok(Row {
             silent: largest == 0.0,
             tensors,
@@ -154,6 +161,17 @@ impl<D: Device> Plan for DevicePlan<D> {
             rows.push(self.row(clips, at, span, largest));
         }
         Ok(rows)
+    }
+
+    fn reuse(&mut self, spare: &Arc<SpareTensors>) {
+        self.spare = Arc::clone(spare);
+    }
+
+    fn forget_scratch(&mut self) {
+        self.loader.forget_scratch();
+        self.features
+            .iter_mut()
+            .for_each(FeatureDevice::forget_scratch);
     }
 }
 
@@ -231,6 +249,54 @@ mod tests {
             "no matter how long the clips are"
         );
         assert!(staged_bytes[2] < 1_000, "{staged_bytes:?}");
+    }
+
+    #[test]
+    fn rows_are_written_to_the_memory_of_earlier_rows() {
+        let mut plan = plan();
+        let spare = Arc::new(SpareTensors::new(1 << 20));
+        plan.reuse(&spare);
+        let row = 0..RATE_HZ as usize;
+        let pcm = decoded(RATE_HZ as usize);
+        let clips = [clip(&pcm, RATE_HZ, &row); 3];
+
+        let mut places = Vec::new();
+        for _ in 0..2 {
+            let rows = plan.run(&clips).unwrap().into_iter();
+            let tensors: Vec<_> = rows.flat_map(|row| row.unwrap().tensors).collect();
+            let mut of_batch: Vec<_> = tensors
+                .iter()
+                .map(|tensor| tensor.as_ptr().addr())
+                .collect();
+            of_batch.sort_unstable();
+            places.push(of_batch);
+            tensors
+                .into_iter()
+                .for_each(|tensor| spare.give_back(tensor));
+        }
+        assert_eq!(places[0], places[1]);
+    }
+
+    #[test]
+    fn the_memory_of_a_long_clip_can_be_freed() {
+        let mut plan = plan();
+        let mut run = |n_samples: usize, is_last_long: bool| {
+            let pcm = decoded(n_samples);
+            let row = 0..n_samples;
+            let rows = plan.run(&[clip(&pcm, RATE_HZ, &row)]).unwrap();
+            if is_last_long {
+                plan.forget_scratch();
+            }
+            (rows, plan.device.held_bytes())
+        };
+
+        let short = RATE_HZ as usize;
+        let (rows, held_bytes) = run(short, false);
+        let (_, after_long) = run(20 * short, true);
+        let (again, held_again) = run(short, false);
+        assert!(after_long < held_bytes, "{after_long}");
+        assert_eq!(held_again, held_bytes);
+        assert!(again[0].as_ref().unwrap() == rows[0].as_ref().unwrap());
     }
 
     /// If the table of a rate would be too large, the CPU converts the clip, and the device copies the converted

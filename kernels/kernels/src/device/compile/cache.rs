@@ -3,8 +3,10 @@
 //! The cache only saves time: if anything is wrong with it, kernels are compiled again.
 
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
+
+use rustix::process::geteuid;
 
 /// Returns the 128-bit FNV-1a hash of `parts`, each preceded by its length, so that different divisions have different
 /// hashes. Source: Fowler, Noll, Vo, "The FNV Non-Cryptographic Hash Algorithm" (IETF draft). It detects damage only;
@@ -44,9 +46,9 @@ impl Cache {
             .create(&folder)
             .ok()?;
 
-        // The driver loads code from this folder, so no other user may have write access.
-        let mode = fs::metadata(&folder).ok()?.permissions().mode();
-        (mode & 0o077 == 0).then_some(Self(folder))
+        let metadata = fs::metadata(&folder).ok()?;
+        let is_private = is_private(metadata.mode(), metadata.uid(), geteuid().as_raw());
+        is_private.then_some(Self(folder))
     }
 
     /// Returns the compiled kernels stored under `key`, if the entry is intact.
@@ -78,6 +80,12 @@ impl Cache {
     }
 }
 
+/// Reports whether a folder of this mode and owner is accessible to `user` only: the driver loads code from it. Root
+/// can access the folders of all users, and must not use theirs.
+const fn is_private(mode: u32, owner: u32, user: u32) -> bool {
+    mode & 0o077 == 0 && owner == user
+}
+
 /// Returns the folder named by an environment variable, if it is an absolute path.
 fn folder_of(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable)
@@ -92,6 +100,8 @@ fn seal(key: u128, bytes: &[u8]) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     /// A temporary folder of one test, removed at its end.
@@ -182,6 +192,9 @@ mod tests {
 
         fs::set_permissions(&kernels, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(Cache::at(kernels).is_none());
+
+        assert!(is_private(0o40_700, 1_000, 1_000));
+        assert!(!is_private(0o40_700, 1_000, 0), "another user's");
 
         fs::write(folder.0.join("file"), "").unwrap();
         assert!(Cache::at(folder.0.join("file")).is_none());

@@ -52,6 +52,12 @@ impl Registry {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the size of all buffers in bytes.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.lock().ranges.values().map(|range| range.bytes).sum()
+    }
+
     /// Returns a description of the first out-of-bounds write found in any buffer. Repairs the red zones, so that each
     /// write is reported once.
     pub(super) fn damage(&self) -> Option<String> {
@@ -91,10 +97,10 @@ unsafe impl Send for EmulatedBuffer {}
 
 impl EmulatedBuffer {
     pub(super) fn new(bytes: usize, registry: &Arc<Registry>) -> Result<Self, KernelError> {
-        let layout = layout(bytes).ok_or_else(|| refused("allocate", format!("{bytes} bytes")))?;
+        let too_large = || KernelError::TooLarge(format!("emulated: allocate: {bytes} bytes"));
+        let layout = layout(bytes).ok_or_else(too_large)?;
         // SAFETY: the layout is not empty.
-        let whole = NonNull::new(unsafe { alloc(layout) })
-            .ok_or_else(|| refused("allocate", format!("{bytes} bytes")))?;
+        let whole = NonNull::new(unsafe { alloc(layout) }).ok_or_else(too_large)?;
         // SAFETY: `whole` consists of a red zone, `bytes`, and a red zone.
         let start = unsafe {
             whole.write_bytes(RED, layout.size());

@@ -128,6 +128,12 @@ impl EmulatedDevice {
         self.uploads.take()
     }
 
+    /// Returns the size in bytes of the memory on the device that is in use.
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.buffers.held_bytes()
+    }
+
     fn raw(&self, launch: Launch) -> RawLaunch {
         let (order, seed) = match self.order {
             Order::Ascending => (0, 0),
