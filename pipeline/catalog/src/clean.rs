@@ -170,8 +170,8 @@ fn require_audio(
     Ok(absent.map(str::to_owned).collect())
 }
 
-/// Returns a warning if the folders that name the classes of `n_clips` clips look like anything but genres: FMA's folders
-/// are numbers, and in many collections each artist has a folder.
+/// Returns a warning if the folders that name the classes of `n_clips` clips look like anything but genres: FMA's
+/// folders are numbers, and in many collections each artist has a folder.
 fn no_genres(classes: &ClassLists, n_clips: usize) -> Option<String> {
     let is_number = |name: &String| name.bytes().all(|byte| byte.is_ascii_digit());
     let mut targets = classes.iter();
@@ -201,9 +201,9 @@ fn classes(targets: &[TargetSpec], labels: &[Labels], warnings: &mut Vec<String>
         }
         if labels.classes.is_empty() && !labels.ids.is_empty() {
             warnings.push(format!(
-                "target `{}`: no clip has a class, which training needs; classes can be the names of folders, as in \
-                 music/Rock/song.mp3",
-                target.name
+                "target `{}`: no clip has a class (column {}), which training needs; in folders of clips, they are the \
+                 names of folders, as in music/Rock/song.mp3",
+                target.name, target.column
             ));
         }
         classes.insert(target.name.clone(), labels.classes.clone());

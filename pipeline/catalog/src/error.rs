@@ -34,11 +34,10 @@ pub enum CatalogError {
          from its source, or rewrite it"
     )]
     Damaged { file: String, problem: String },
-    /// None of the metadata rows has a file below the audio root. `example` is the key of a missing file, and `hint` names
-    /// the existing file that this key probably means, if there is one.
+    /// None of the metadata rows has a file below the audio root. `example` is the key of a missing file, and `hint`
+    /// names the existing file that this key probably means, if there is one.
     #[error(
-        "none of the {rows} rows has a file below the audio root: expected, for example, {example}{hint}; \
-         give --audio the folder in which it is"
+        "none of the {rows} rows has a file below the audio root: expected, for example, {example}{hint}"
     )]
     NoAudio {
         rows: usize,

@@ -95,8 +95,8 @@ pub struct NearMatch {
 pub struct FileAccount {
     /// Counts of all files, ordered by fate, then by extension.
     pub found: Vec<FilesOfKind>,
-    /// Number of rows without a file for which there is a file whose name differs only in case, in Unicode normalization or
-    /// in a suffix.
+    /// Number of rows without a file for which there is a file whose name differs only in case, in Unicode
+    /// normalization or in a suffix.
     pub rows_near: usize,
     /// The first rows for which there is a file with almost the same name, each with this file.
     pub near: Vec<NearMatch>,
@@ -205,7 +205,7 @@ pub fn hint_of_file(clip_key: &str, source: &dyn Source) -> String {
     let files = source.index().keys().map(String::as_str);
     match near_matches(&BTreeSet::from([clip_key]), files).pop() {
         Some(pair) => format!("; found {}, whose name differs in {DIFFERENCES}", pair.file),
-        None => String::new(),
+        None => "; give --audio the folder in which it is".to_owned(),
     }
 }
 
@@ -264,8 +264,8 @@ pub(super) fn near_matches<'a>(
     near
 }
 
-/// Returns a file whose name differs from `row` only in what follows the stem: `214.low.mp3` for `214.mp3` or `214`, and
-/// the other way round.
+/// Returns a file whose name differs from `row` only in what follows the stem: `214.low.mp3` for `214.mp3` or `214`,
+/// and the other way round.
 fn with_other_suffix<'a>(files: &BTreeMap<String, &'a str>, row: &str) -> Option<&'a str> {
     let name = row.rfind('/').map_or(0, |slash| slash + 1);
     let extension = name + row[name..].rfind('.').unwrap_or(row.len() - name);

@@ -278,7 +278,7 @@ fn main_file<'a>(
         names[..names.len().min(6)].join(", ")
     };
     Err(CatalogError::Unusable(format!(
-        "--metadata {}: give the metadata of the data set: `{wanted}` not found; found: {found}",
+        "--metadata {}: `{wanted}` not found; found: {found}; give the folder or zip with the metadata of the data set",
         path.display()
     )))
 }

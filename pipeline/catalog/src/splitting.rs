@@ -194,13 +194,11 @@ fn first_splits(splits: &BTreeMap<&str, usize>) -> String {
 /// Returns a warning if some artists are unknown, so that the rule `artist` cannot keep their clips together.
 fn artists_unknown(rows: &RecordBatch) -> Result<Option<String>, CatalogError> {
     let of = rows.num_rows();
-    let unknown = rows::artist_ids(rows)?.map_or(of, |ids| ids.null_count());
+    let unknown = rows::artist_ids(rows)?.map(|ids| ids.null_count());
     let what = match unknown {
-        0 if of > 0 => return Ok(None),
-        unknown if unknown == of => {
-            "the metadata have no column artist_id, artist_name or artist".to_owned()
-        }
-        unknown => format!("the artist of {unknown} of {of} clips is unknown"),
+        Some(0) => return Ok(None),
+        Some(unknown) => format!("the artist of {unknown} of {of} clips is unknown"),
+        None => "the metadata have no column artist_id, artist_name or artist".to_owned(),
     };
     Ok(Some(format!(
         "split.rule = \"artist\": {what}, so clips of one artist may be in several splits: add the artists to the \

@@ -221,7 +221,11 @@ fn metadata_of_another_kind_is_a_usage_error() {
     std::fs::write(&genres, "genre_id,title\n1,Rock\n").unwrap();
 
     for (path, begins, ends) in [
-        (&empty, "", "`tracks.csv` not found; found: no file"),
+        (
+            &empty,
+            "--metadata",
+            "`tracks.csv` not found; found: no file; give the folder or zip with the metadata of the data set",
+        ),
         (
             &genres,
             "metadata file genres.csv: no header line starts with `track_id`",
@@ -1177,7 +1181,7 @@ fn clips_without_artist_are_warned_about_under_artist_rule() {
         ]
     );
     assert!(
-        warned(["-1", "-1", "-1"])[0].contains("the metadata have no column artist_id"),
+        warned(["-1", "-1", "-1"])[0].contains("the artist of 3 of 3 clips is unknown"),
         "{:?}",
         warned(["-1", "-1", "-1"])
     );

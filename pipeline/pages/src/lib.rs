@@ -4,6 +4,7 @@
 //! A page is one HTML file. It loads nothing, needs no script, and is readable in light and dark, on a phone and on
 //! paper. Callers pass plain data ([`Page`], [`Section`], [`Chart`], [`Table`]); all of their text is escaped, because
 //! titles and biographies contain whatever their authors typed. This crate does not know stores, runs or files.
+//! Exports take its encoders of PNG and WAVE files.
 
 mod chart;
 mod json;

@@ -8,8 +8,8 @@ const PCM: u16 = 1;
 /// The format code `WAVE_FORMAT_IEEE_FLOAT` of a WAVE file.
 const FLOAT: u16 = 3;
 
-/// Encodes samples as 32-bit floats, which are not clipped at any level; `None` if their number or rate exceeds the range
-/// of the format's 32-bit fields.
+/// Encodes samples as 32-bit floats, which are not clipped at any level; `None` if their number or rate exceeds the
+/// range of the format's 32-bit fields.
 pub fn wave_of_floats(samples: &[f32], sample_rate_hz: u32) -> Option<Vec<u8>> {
     let samples = samples.iter().map(|sample| sample.to_le_bytes());
     encode(FLOAT, sample_rate_hz, samples)

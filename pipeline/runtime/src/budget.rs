@@ -39,9 +39,9 @@ struct Ledger {
     next: usize,
     /// Number of clips whose file has been read and which are not admitted yet.
     files: usize,
-    /// Whether the clip that is admitted next needs the memory of files that were read ahead.
+    /// True if the clip that is admitted next needs the memory of files that were read ahead.
     give_way: bool,
-    /// Whether the run has failed, so that no further clip is admitted.
+    /// True if the run has failed, so that no further clip is admitted.
     closed: bool,
 }
 

@@ -29,7 +29,8 @@ const STORED: u16 = 0;
 const DEFLATED: u16 = 8;
 const BZIP2: u16 = 12;
 
-/// Length of the extra field in an entry's own header that is read along with the data. Longer ones need another request.
+/// Length of the extra field in an entry's own header that is read along with the data. Longer ones need another
+/// request.
 const EXTRA_BYTES: u64 = 512;
 
 /// Number of bytes of an entry's data that are read at once by [`Archive::stream`].

@@ -1,5 +1,5 @@
-//! Metadata files that cannot be read as they are: pipes, which can be read once, and compressed files. Their content is
-//! copied to temporary files without a name, which the system removes when the process ends.
+//! Metadata files that cannot be read as they are: pipes, which can be read once, and compressed files. Their content
+//! is copied to temporary files without a name, which the system removes when the process ends.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -15,8 +15,8 @@ use flate2::read::MultiGzDecoder;
 /// Extensions of compressed files.
 const EXTENSIONS: [&str; 3] = [".gz", ".zst", ".bz2"];
 
-/// Maximum size of the decompressed content of a metadata file in bytes: some kilobytes can be decompressed to any number of
-/// bytes. Metadata of millions of tracks have less; the largest file of FMA has 950 MB.
+/// Maximum size of the decompressed content of a metadata file in bytes: some kilobytes can be decompressed to any
+/// number of bytes. Metadata of millions of tracks have less; the largest file of FMA has 950 MB.
 pub const CONTENT_BYTES_MAX: u64 = 4 << 30;
 
 /// Number of bytes that tell how a file is compressed.
@@ -51,8 +51,8 @@ impl Origin {
     }
 }
 
-/// Returns a path at which the content of the file `path` can be read as often as needed: `path` itself, or that of a copy
-/// if the file is a pipe or compressed.
+/// Returns a path at which the content of the file `path` can be read as often as needed: `path` itself, or that of a
+/// copy if the file is a pipe or compressed.
 ///
 /// # Errors
 /// An I/O error if the file cannot be read or decompressed, or the copy cannot be written.
@@ -122,8 +122,8 @@ fn is_compressed(path: &Path) -> io::Result<bool> {
     Ok(is_compressed)
 }
 
-/// Returns the content of a file, which is decompressed if its first bytes are those of a compressed file, and whether they
-/// are.
+/// Returns the content of a file, which is decompressed if its first bytes are those of a compressed file, and whether
+/// they are.
 fn decompressed(mut file: impl Read + 'static) -> io::Result<(Box<dyn Read>, bool)> {
     let mut magic = Vec::with_capacity(MAGIC_BYTES);
     file.by_ref()

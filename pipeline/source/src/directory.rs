@@ -59,7 +59,7 @@ struct End {
     bytes: u64,
     /// Position of the directory relative to the beginning of the zip.
     offset: u64,
-    /// Whether the end record has 64-bit counts. Otherwise they have 16 bits.
+    /// True if the end record has 64-bit counts. Otherwise they have 16 bits.
     is_64: bool,
 }
 

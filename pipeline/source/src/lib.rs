@@ -227,7 +227,7 @@ pub struct ListedClip {
 /// can each open a part of a large archive. `root` is the [`Source::root`] of the source that listed the clips.
 ///
 /// # Errors
-/// The errors of [`open`]; [`SourceError::Listed`] if a listed clip is not there, has another size or an unknown fault.
+/// The errors of [`open`]; [`SourceError::Other`] if a listed clip is not there, has another size or an unknown fault.
 pub fn reopen(
     path: &Path,
     media: Media,
@@ -365,9 +365,9 @@ pub enum SourceError {
     /// The metadata file is encrypted in its archive.
     #[error("{name} in {path} is encrypted: unpack it first")]
     EncryptedFile { path: PathBuf, name: String },
-    /// A clip or a folder that was listed earlier is not there, or is another one now.
+    /// Any other error, for example of a listed clip that is not there, or of metadata that do not exist.
     #[error(transparent)]
-    Listed(#[from] PlainError),
+    Other(#[from] PlainError),
 }
 
 fn no_clips_remedy(others: &OtherFiles) -> String {
@@ -386,7 +386,7 @@ impl Classified for SourceError {
     fn kind(&self) -> Kind {
         match self {
             Self::Remote(error) => error.kind(),
-            Self::Listed(error) => error.kind(),
+            Self::Other(error) => error.kind(),
             // A request may succeed later.
             Self::Open { source, .. } if bytes_at::is_of_network(source) => Kind::Failed,
             _ => Kind::Usage,

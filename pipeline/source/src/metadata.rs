@@ -38,9 +38,9 @@ enum Container {
 
 impl Files {
     /// Opens a folder (the files in it, not those of its subfolders), a zip (all entries, without a leading folder that
-    /// all names share), or any other file (as a single metadata file under its own name). `path` may be the address of a
-    /// zip or a file, or a pipe. Files compressed with gzip, zstd or bzip2 are read decompressed, under their name without
-    /// the extension of the compression.
+    /// all names share), or any other file that is not named .zip (as a single metadata file under its own name). `path` may be the address of
+    /// a zip or a file, or a pipe. Files compressed with gzip, zstd or bzip2 are read decompressed, under their name
+    /// without the extension of the compression.
     ///
     /// # Errors
     /// [`SourceError`] if the path cannot be read or is a damaged zip.
@@ -150,8 +150,8 @@ impl Files {
         }
     }
 
-    /// Returns a path at which the content of one of [`Files::names`] can be read, or `None` if the metadata files are in
-    /// a zip.
+    /// Returns a path at which the content of one of [`Files::names`] can be read, or `None` if the metadata files are
+    /// in a zip.
     ///
     /// # Errors
     /// [`SourceError::NoSuchFile`], or the error that occurred while decompressing the file.
@@ -162,7 +162,8 @@ impl Files {
         }
     }
 
-    /// Returns the path of one of [`Files::names`] that is a file of its own: not in a zip, not compressed, and no pipe.
+    /// Returns the path of one of [`Files::names`] that is a file of its own: not in a zip, not compressed, and no
+    /// pipe.
     pub fn plain_path(&self, name: &str) -> Option<&Path> {
         let Container::Folder(files) = &self.place else {
             return None;

@@ -52,17 +52,15 @@ fn class_of(target: &TargetEntry) -> Expr {
     Expr::Case(Case::new(Some(Box::new(id)), cases.collect(), None))
 }
 
-/// Returns the remedy for `text`, such as `Rock`, that stands where the id of a class or a column belongs; `None` if no
-/// target has nearly this class.
-pub(super) fn by_name(text: &str, targets: &[TargetEntry]) -> Option<String> {
-    targets.iter().find_map(|target| {
-        let classes: Vec<&str> = target.classes.iter().map(String::as_str).collect();
-        let class = nearest(text, &classes).into_iter().next()?;
-        let name = target.name_column();
-        Some(format!(
-            "{} is the id of a class, and {name} its name, as in {name} = '{}'",
-            target.name,
-            class.replace('\'', "''")
-        ))
-    })
+/// Returns the remedy for `text`, such as `Rock`, that stands where the id of a class or a column belongs; `None` if
+/// the target has no class with nearly this name.
+pub(super) fn remedy_for_class(text: &str, target: &TargetEntry) -> Option<String> {
+    let classes: Vec<&str> = target.classes.iter().map(String::as_str).collect();
+    let class = nearest(text, &classes).into_iter().next()?;
+    let name = target.name_column();
+    Some(format!(
+        "{} is the id of a class, and {name} its name, as in {name} = '{}'",
+        target.name,
+        class.replace('\'', "''")
+    ))
 }

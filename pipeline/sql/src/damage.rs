@@ -40,8 +40,8 @@ pub(super) struct OpenedFiles {
 struct FileStates {
     /// The files, by their path in the manifest.
     entries: HashMap<String, FileEntry>,
-    /// Paths of the files whose page index and footer are those of the manifest. Pages have their own checksums, which the
-    /// reader verifies.
+    /// Paths of the files whose page index and footer are those of the manifest. Pages have their own checksums, which
+    /// the reader verifies.
     checked: HashSet<String>,
     /// Paths of the files that the running query has opened, in the order of their last opening.
     paths: Vec<String>,
@@ -232,7 +232,10 @@ impl Version {
     /// Reads the files that the query opened, until one differs from the manifest or `stop` returns true.
     pub(super) fn explain(&self, error: SqlError, stop: impl Fn() -> bool) -> SqlError {
         if let SqlError::NotANumber { text, .. } = &error
-            && let Some(remedy) = classes::by_name(text, &self.targets)
+            && let Some(remedy) = self
+                .targets
+                .iter()
+                .find_map(|target| classes::remedy_for_class(text, target))
         {
             return SqlError::Usage(format!("'{text}' is not a number: {remedy}"));
         }
@@ -319,8 +322,8 @@ impl Version {
             .is_ok_and(|(_, manifest)| manifest.plan_id == plan_id)
     }
 
-    /// Returns the plan of the file that an error names, or of the file that was opened last. A query may read tables of
-    /// several versions.
+    /// Returns the plan of the file that an error names, or of the file that was opened last. A query may read tables
+    /// of several versions.
     fn plan_of(&self, error: &SqlError) -> String {
         let path = match error {
             SqlError::Damaged { path, .. } => path.strip_prefix(self.store.place()).ok(),

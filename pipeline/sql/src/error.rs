@@ -136,7 +136,7 @@ impl From<DataFusionError> for SqlError {
             | DataFusionError::NotImplemented(_)
             | DataFusionError::Configuration(_)) => {
                 let message = one_line(&error.message());
-                // DataFusion's context for each column that a table has.
+                // DataFusion prefixes this context once per column of the table.
                 let message = message.trim_start_matches("While expanding wildcard, ");
                 Self::Usage(tensor_hint(message).unwrap_or_else(|| message.to_owned()))
             }
@@ -247,11 +247,11 @@ fn tensor_hint(message: &str) -> Option<String> {
     })
 }
 
-/// Returns the text that is not a number, from the detail of an error of casts.
+/// Returns the text that is not a whole number, from the detail of an error of casts.
 fn cast_text(detail: &str) -> Option<&str> {
     let (text, _) = detail
         .strip_prefix("Cannot cast string '")?
-        .split_once('\'')?;
+        .split_once("' to value of Int")?;
     Some(text)
 }
 

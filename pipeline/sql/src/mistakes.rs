@@ -88,22 +88,28 @@ impl<'a> UnknownColumn<'a> {
                     && (quote_style.is_some() || !is_near))
         };
         let found = visit_expressions(statement, |part| {
-            let word = match part {
-                Expr::BinaryOp { right, .. } => Some(&**right).filter(is_name),
-                Expr::Like { pattern, .. } | Expr::ILike { pattern, .. } => {
-                    Some(&**pattern).filter(is_name)
+            let (compared, word) = match part {
+                Expr::BinaryOp { left, right, .. } => (left, Some(&**right).filter(is_name)),
+                Expr::Like { expr, pattern, .. } | Expr::ILike { expr, pattern, .. } => {
+                    (expr, Some(&**pattern).filter(is_name))
                 }
-                Expr::InList { list, .. } => list.iter().find(is_name),
-                _ => None,
+                Expr::InList { expr, list, .. } => (expr, list.iter().find(is_name)),
+                _ => return ControlFlow::Continue(()),
             };
             match word {
-                Some(Expr::Identifier(word)) => ControlFlow::Break(word.value.clone()),
+                Some(Expr::Identifier(word)) => {
+                    ControlFlow::Break((compared.to_string(), word.value.clone()))
+                }
                 _ => ControlFlow::Continue(()),
             }
         });
-        let text = found.break_value()?;
-        let quoted = || format!("'{}'", text.replace('\'', "''"));
-        let example = classes::by_name(&text, targets).unwrap_or_else(quoted);
+
+        let (compared, text) = found.break_value()?;
+        // The column may have the name of its table.
+        let column = compared.rsplit('.').next().unwrap_or_default();
+        let target = targets.iter().find(|target| target.name == column);
+        let example = target.and_then(|target| classes::remedy_for_class(&text, target));
+        let example = example.unwrap_or_else(|| format!("'{}'", text.replace('\'', "''")));
         Some(format!("texts take single quotes: {example}"))
     }
 }

@@ -64,8 +64,8 @@ const CONSTANT_BYTES_MIN: usize = BATCH_BYTES / BATCH_ROWS_MAX;
 /// Fraction of the memory limit that sorts, joins and aggregates may use. The rest is for readers and batches in
 /// transit.
 const POOL_FRACTION: f64 = 0.4;
-/// Fraction of the pool that all sorts of a plan together keep free for merging. DataFusion reserves 10 MB for each sort,
-/// but needs as much as 1.6 times the rows in memory if they consist of two numbers: such sorts failed.
+/// Fraction of the pool that all sorts of a plan together keep free for merging. DataFusion reserves 10 MB for each
+/// sort, but needs as much as 1.6 times the rows in memory if they consist of two numbers: such sorts failed.
 const MERGE_FRACTION: f64 = 0.6;
 /// Memory limit per worker thread: each worker keeps freed batches in its own heap. A sort of 3 GB of tensors under 1
 /// GiB peaked at 563 MiB with two workers and at 1,069 MiB with eight.
@@ -140,8 +140,8 @@ pub(super) struct Planner {
     created: Arc<Mutex<HashMap<ResolvedTableReference, MemoryReservation>>>,
 }
 
-/// Opens the version of `store` that `manifest` describes. Files of features in an object store are not copied: a query reads
-/// the columns that it needs.
+/// Opens the version of `store` that `manifest` describes. Files of features in an object store are not copied: a query
+/// reads the columns that it needs.
 ///
 /// # Errors
 /// [`SqlError::Usage`] if the folder is missing, and [`SqlError::Failed`] if DataFusion cannot be set up.
@@ -482,8 +482,8 @@ impl Planner {
         }
     }
 
-    /// Converts the error of planning a statement. The remedies for unknown tables and columns follow from the statement
-    /// and from the tables that there are.
+    /// Converts the error of planning a statement. The remedies for unknown tables and columns follow from the
+    /// statement and from the tables that there are.
     async fn explained(&self, error: DataFusionError, statement: &Statement) -> SqlError {
         let message = error.find_root().message();
         let name = message.strip_prefix("table '");
@@ -540,8 +540,8 @@ impl Planner {
     }
 
     /// Returns the reason why a part of a plan may not run: it changes a table of the store, or writes without
-    /// `--allow-write`; it writes into the store, or creates a table from its files, to which an INSERT could write; or it
-    /// copies to a pattern, for which DataFusion would write to the folder before it.
+    /// `--allow-write`; it writes into the store, or creates a table from its files, to which an INSERT could write; or
+    /// it copies to a pattern, for which DataFusion would write to the folder before it.
     fn refusal(&self, node: &LogicalPlan) -> Result<Option<String>, DataFusionError> {
         let (statement, changed, paths) = match node {
             LogicalPlan::Ddl(DdlStatement::DropTable(drop)) => ("Drop", Some(&drop.name), &[][..]),
@@ -731,8 +731,8 @@ fn refuse_limits(plan: &LogicalPlan) -> Result<(), SqlError> {
     )))
 }
 
-/// Returns the number of bytes of tensors and repeated texts in the widest row of the plan's tables, together with the large
-/// constants of all expressions, and whether the plan has columns of texts or lists.
+/// Returns the number of bytes of tensors and repeated texts in the widest row of the plan's tables, together with the
+/// large constants of all expressions, and whether the plan has columns of texts or lists.
 fn widest_row(plan: &LogicalPlan) -> Result<(usize, bool), SqlError> {
     let mut widest = 0;
     let mut constants = 0;

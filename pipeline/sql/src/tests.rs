@@ -833,8 +833,8 @@ fn mistakes_have_the_remedy_that_was_meant() {
             "no column 'Toggle'; texts take single quotes: 'Toggle'",
         ),
         (
-            format!("{tracks} track_title = Toggle"),
-            "no column 'toggle'; texts take single quotes: 'Toggle'",
+            format!("{tracks} track_title = Rock"),
+            "no column 'rock'; texts take single quotes: 'Rock'",
         ),
         (
             format!("{tracks} track_title IN ('a', \"it's\")"),

@@ -184,8 +184,8 @@ impl Store {
         from_sealed(&bytes).map_err(|_| damaged(path))
     }
 
-    /// Removes a stored plan that is committed, if there is one, and temporary files that its killed workers left. The caller
-    /// must hold the store's exclusive lock.
+    /// Removes a stored plan that is committed, if there is one, and temporary files that its killed workers left. The
+    /// caller must hold the store's exclusive lock.
     ///
     /// # Errors
     /// [`StoreError::Io`] if a file cannot be removed.
@@ -203,8 +203,8 @@ impl Store {
         self.planned_folder(plan_id).join("claims")
     }
 
-    /// Forgets which shards of a plan are claimed or finished, so that workers look at all of them again. The caller must
-    /// hold the store's exclusive lock.
+    /// Forgets which shards of a plan are claimed or finished, so that workers look at all of them again. The caller
+    /// must hold the store's exclusive lock.
     ///
     /// # Errors
     /// [`StoreError::Io`] if a claim cannot be removed.
@@ -226,8 +226,8 @@ impl Store {
 }
 
 /// Shards of a stored plan for a worker that takes what is left: first the shards that no other worker has claimed, and
-/// then those that are claimed and not finished, whose workers may be gone. Writing a shard twice does no harm, so claims
-/// never expire.
+/// then those that are claimed and not finished, whose workers may be gone. Writing a shard twice does no harm, so
+/// claims never expire.
 #[derive(Debug)]
 pub struct Claims {
     store: Store,

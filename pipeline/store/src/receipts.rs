@@ -132,8 +132,8 @@ impl Store {
         }
     }
 
-    /// Removes the receipt for a feature's file in the shard `label`, so that the file is written again. Does nothing if
-    /// there is none.
+    /// Removes the receipt for a feature's file in the shard `label`, so that the file is written again. Does nothing
+    /// if there is none.
     ///
     /// # Errors
     /// [`StoreError::Io`] if the receipt cannot be removed.
@@ -277,8 +277,8 @@ impl Store {
         Ok(bytes.and_then(|bytes| from_sealed(&bytes).ok()))
     }
 
-    /// Removes a plan: first what workers read, then its receipts, so that no receipt ever names a missing file, then its
-    /// data. Each removal is durable before the next one begins. `was_committed` is true for the plan of a version.
+    /// Removes a plan: first what workers read, then its receipts, so that no receipt ever names a missing file, then
+    /// its data. Each removal is durable before the next one begins. `was_committed` is true for the plan of a version.
     pub(super) fn drop_plan(&self, plan_id: &str, was_committed: bool) -> Result<(), StoreError> {
         let receipts = self.receipts_folder(plan_id);
         for folder in [self.planned_folder(plan_id), receipts] {
@@ -311,8 +311,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the names of all manifests durable: the process that committed the last version may have been killed before it
-    /// did so.
+    /// Makes the names of all manifests durable: the process that committed the last version may have been killed
+    /// before it did so.
     ///
     /// # Errors
     /// [`StoreError::Io`] if the folder cannot be synced.

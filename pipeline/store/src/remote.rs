@@ -210,8 +210,8 @@ impl Store {
         remove_file(&self.root().join(to)).map(|_| true)
     }
 
-    /// Returns the number of files that are best linked at the same time: an object store answers slowly, but copies many
-    /// objects at once.
+    /// Returns the number of files that are best linked at the same time: an object store answers slowly, but copies
+    /// many objects at once.
     pub fn links_at_once(&self) -> usize {
         if self.mirror().is_some() { 32 } else { 1 }
     }
@@ -270,9 +270,9 @@ impl Store {
         }
     }
 
-    /// Sends the file of a receipt and the record of its shard's inputs, and then the receipt, whose text is `text`. The
-    /// local copy of the file is removed. If another worker has sent a receipt in the meantime, that one stays and is
-    /// returned. Returns `None` for a store on this machine.
+    /// Sends the file of a receipt and the record of its shard's inputs, and then the receipt, whose text is `text`.
+    /// The local copy of the file is removed. If another worker has sent a receipt in the meantime, that one stays and
+    /// is returned. Returns `None` for a store on this machine.
     pub(super) fn send_receipt(
         &self,
         plan_id: &str,
@@ -327,8 +327,8 @@ impl Store {
         Ok(Some(receipt.clone()))
     }
 
-    /// Commits a manifest, whose text is `text`, after sending the tables of its plan, and reads it back. Returns true if
-    /// this call wrote it, and `None` for a store on this machine.
+    /// Commits a manifest, whose text is `text`, after sending the tables of its plan, and reads it back. Returns true
+    /// if this call wrote it, and `None` for a store on this machine.
     pub(super) fn send_manifest(
         &self,
         version: u64,

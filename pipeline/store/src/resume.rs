@@ -1,6 +1,6 @@
 //! Compares a run with the store and decides whether there is nothing to do, or a new version has to be made, or an
-//! unfinished plan is in the way. `pipeline/extract/src/incremental/reuse.rs` decides which files of an unfinished run count as
-//! finished.
+//! unfinished plan is in the way. `pipeline/extract/src/incremental/reuse.rs` decides which files of an unfinished run
+//! count as finished.
 
 use std::fs::{self, File};
 use std::io;
@@ -124,8 +124,8 @@ impl Store {
         Ok(Decision::Go { identity })
     }
 
-    /// Checks the length of every file, and reports `problem` of the first one that is wrong. This is less than `verify`
-    /// does but enough not to call a damaged store complete.
+    /// Checks the length of every file, and reports `problem` of the first one that is wrong. This is less than
+    /// `verify` does but enough not to call a damaged store complete.
     pub(super) fn require_files(
         &self,
         manifest: &Manifest,
@@ -241,8 +241,8 @@ impl Store {
         has_length(&path, entry.bytes)
     }
 
-    /// Returns the path of a file if it has the right length and blake3, and `None` if it does not or may not be read. A
-    /// file that was already verified is not read again. A damaged local copy of an object is replaced.
+    /// Returns the path of a file if it has the right length and blake3, and `None` if it does not or may not be read.
+    /// A file that was already verified is not read again. A damaged local copy of an object is replaced.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] if a link in the file's path leads out of the store, [`StoreError::Io`] if the machine

@@ -1,4 +1,5 @@
-//! Shows the progress of a job on stderr: as a bar on a terminal, as occasional lines in a log, or as JSON for programs.
+//! Shows the progress of a job on stderr: as a bar on a terminal, as occasional lines in a log, or as JSON for
+//! programs.
 
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};

@@ -76,22 +76,22 @@ pub fn parse(
     })
 }
 
-/// Shortens the message of an error of the command line to a line for each of its paragraphs, without the last one, which
-/// only names `--help`.
+/// Shortens the message of an error of the command line to a line for each of its paragraphs, without the last one,
+/// which only names `--help`.
 fn brief(message: &str) -> String {
     let mut lines = String::new();
     for paragraph in message.trim_end().split("\n\n") {
         if !paragraph.starts_with("For more information") {
-            let words: Vec<&str> = paragraph.split_whitespace().collect();
-            lines += &format!("{}\n", words.join(" "));
+            let parts: Vec<&str> = paragraph.lines().map(str::trim).collect();
+            lines += &format!("{}\n", parts.join(" "));
         }
     }
     lines
 }
 
 /// Returns a command line that cannot be parsed with `--store` before its first word that is the folder of a store, so
-/// that `wavemill verify store` has the only meaning that it can have. Returns `None` if there is no such word, or another
-/// store is given.
+/// that `wavemill verify store` has the only meaning that it can have. Returns `None` if there is no such word, or
+/// another store is given.
 fn with_store_option(words: &[OsString]) -> Option<Vec<OsString>> {
     let is_option = |word: &OsString| word.to_string_lossy().split('=').next() == Some("--store");
     if words.iter().any(is_option) {

@@ -385,8 +385,8 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(paths)
 }
 
-/// Reads a whole small file of a store. A link, which may lead out of the store, a pipe, which may never end, and everything
-/// else that is no file counts as an empty file, which is a damaged one.
+/// Reads a whole small file of a store. A link, which may lead out of the store, a pipe, which may never end, and
+/// everything else that is no file counts as an empty file, which is a damaged one.
 ///
 /// # Errors
 /// The error of the file system.

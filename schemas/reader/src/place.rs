@@ -1,7 +1,7 @@
 //! Locates files named by a manifest or a receipt, and rejects symbolic links that lead out of the store.
 //!
-//! File names are validated when a manifest is read (`schemas/schemas/src/manifest.rs`), but links can only be checked on the
-//! disk.
+//! File names are validated when a manifest is read (`schemas/schemas/src/manifest.rs`), but links can only be checked
+//! on the disk.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,8 @@ impl StoreFolder {
     /// Returns the path of a file that a manifest or a receipt names. The file need not exist.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if a symbolic link in the path leads out of the store, or a pipe or device is in the file's
-    /// place, which may never end. The store's root folder may be a link.
+    /// [`StoreError::Damaged`] if a symbolic link in the path leads out of the store, or a pipe or device is in the
+    /// file's place, which may never end. The store's root folder may be a link.
     pub fn locate(&self, name: &str) -> Result<PathBuf, StoreError> {
         let path = self.root.join(name);
         self.require_inside(&path, name)?;
@@ -26,8 +26,8 @@ impl StoreFolder {
         Ok(path)
     }
 
-    /// Returns the path of a file of a version, to be opened. A store in an object store copies it first. If the file does
-    /// not exist, there is none at the path.
+    /// Returns the path of a file of a version, to be opened. A store in an object store copies it first. If the file
+    /// does not exist, there is none at the path.
     pub fn file(&self, entry: &FileEntry) -> Result<PathBuf, StoreError> {
         let path = self.locate(&entry.path)?;
         self.fetch(&[entry])?;

@@ -1,7 +1,7 @@
 //! Names of store versions: a number, a tag, or `latest`.
 //!
-//! A tag is a file next to the versions, [`TAGS_FOLDER`]`/NAME`, that contains a version number and its checksum. Tags are
-//! not part of a version: a tag can be moved to another version, while a number always refers to the same one. The
+//! A tag is a file next to the versions, [`TAGS_FOLDER`]`/NAME`, that contains a version number and its checksum. Tags
+//! are not part of a version: a tag can be moved to another version, while a number always refers to the same one. The
 //! crate `reader` reads these files and `store` writes them; this module defines their names and their content.
 
 use std::fmt;
@@ -42,8 +42,8 @@ const TOO_LARGE: &str = "the version number is too large";
 /// Maximum number of tags listed in an error message.
 const NAMED_MAX: usize = 10;
 
-/// A valid tag: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, but not only digits, and not `latest`. It is therefore a valid name of a visible file,
-/// and not a number.
+/// A valid tag: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, but not only digits, and not `latest`. It is therefore a valid name
+/// of a visible file, and not a number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TagName(String);
 

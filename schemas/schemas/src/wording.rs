@@ -77,7 +77,7 @@ fn plain_types(message: &str) -> String {
     };
     // The Rust type precedes the value: `string "many"`.
     let value = value.find(['"', '`']).map_or(value, |at| &value[at..]);
-    format!("must be {expected}, not {}", value.replace('`', ""))
+    format!("must be {expected}, not {}", value.trim_matches('`'))
 }
 
 /// Returns the most likely intended key if a value is given for a whole section.

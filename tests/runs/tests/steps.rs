@@ -318,7 +318,8 @@ fn wrong_steps_are_refused() -> Result<(), Failed> {
     same("versions", versions(&store).len(), 2)
 }
 
-/// Only planning has the option that permits more rejects. Another plan with it keeps the shards, and nothing is decoded.
+/// Only planning has the option that permits more rejects. Another plan with it keeps the shards, and nothing is
+/// decoded.
 #[apply(trial)]
 fn too_many_rejects_are_permitted_by_planning_again() -> Result<(), Failed> {
     let store = scratch("steps-rejects").join("store");

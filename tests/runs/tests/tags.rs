@@ -383,7 +383,8 @@ fn damaged_tag_is_an_error_when_used() -> Result<(), Failed> {
             let ran = on(&store, message).exits(0)?;
             lacks(&ran.err, "tag")?;
         }
-        // Only `verify` looks at bytes that it does not need. The file of a tag whose version is gone has the right bytes.
+        // Only `verify` looks at bytes that it does not need. The file of a tag whose version is gone has the right
+        // bytes.
         let is_content = problem.contains("number");
         let verified = on(&store, &["verify"]).exits(if is_content { 3 } else { 0 })?;
         same("named", verified.out.contains(tag), is_content)?;

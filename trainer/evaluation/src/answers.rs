@@ -19,7 +19,7 @@ use wavemill_loader::{Dataset, Split, Target};
 use wavemill_schemas::exit::PlainError;
 
 use crate::error::EvaluationError;
-use crate::training_list::read_caught;
+use crate::training_list::catch_reader_panic;
 
 /// Maximum distance between 1 and the sum of a row's probabilities. A number of type bf16 has a relative error of up to
 /// 2⁻⁹, so the sum of probabilities in this type differs from 1 by at most 0.002.
@@ -71,7 +71,7 @@ impl Answers {
             let message = format!("predictions: cannot read {}", path.display());
             PlainError::failed(message).caused_by(error)
         })?;
-        let batches = read_caught::<_, Box<dyn Error>>(|| {
+        let batches = catch_reader_panic::<_, Box<dyn Error>>(|| {
             let batches = ParquetRecordBatchReaderBuilder::try_new(file)?.build()?;
             let batches = batches.collect::<Result<_, _>>();
             Ok(batches.map_err(ParquetError::from)?)

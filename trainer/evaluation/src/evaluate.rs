@@ -76,8 +76,8 @@ impl Evaluated {
     }
 }
 
-/// Computes the scores of `answers` for the rows of a split of this version of a store. Reads no tensors. Another thread
-/// may set `stop`.
+/// Computes the scores of `answers` for the rows of a split of this version of a store. Reads no tensors. Another
+/// thread may set `stop`.
 ///
 /// # Errors
 /// [`EvaluationError`] if the store lacks what the settings name, if the predictions do not fit the rows, each of which
@@ -146,7 +146,8 @@ fn trained_on(
     open(other, settings, None).map(Some)
 }
 
-/// Opens the rows of a version with their labels. `classes` are the model's classes; `None` selects the classes of the version.
+/// Opens the rows of a version with their labels. `classes` are the model's classes; `None` selects the classes of the
+/// version.
 fn open(
     store: Store,
     settings: &EvaluationSettings,

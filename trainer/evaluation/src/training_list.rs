@@ -221,9 +221,9 @@ impl TrainingList {
     }
 }
 
-/// Returns the result of `read`, which reads a Parquet file: its reader panics on some damaged pages, and a panic becomes an
-/// error.
-pub(crate) fn read_caught<T, E: From<&'static str>>(
+/// Returns the result of `read`, which reads a Parquet file: its reader panics on some damaged pages, and a panic
+/// becomes an error.
+pub(crate) fn catch_reader_panic<T, E: From<&'static str>>(
     read: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
     let read = catch_unwind(AssertUnwindSafe(read));

@@ -65,8 +65,8 @@ pub fn perplexity_for(n: usize, asked: f64) -> f64 {
     asked.min((n - 1) as f64 / NEIGHBORS_PER_PERPLEXITY)
 }
 
-/// Computes the position of each of `rows`, finite vectors of one length, on their map, which is centred around 0. Fewer
-/// than [`ROWS_MIN`] rows get random positions. Calls `progress` with the number of completed [`STEPS`].
+/// Computes the position of each of `rows`, finite vectors of one length, on their map, which is centred around 0.
+/// Fewer than [`ROWS_MIN`] rows get random positions. Calls `progress` with the number of completed [`STEPS`].
 ///
 /// Computing time grows with n² · width for the neighbours, and with n · log n for the steps.
 ///

@@ -292,8 +292,8 @@ impl<'a> Run<'a> {
     }
 
     /// If the configuration has changed (more epochs, or `skip_damaged`), or the best checkpoint is gone, writes a
-    /// checkpoint with the change immediately, so that it still applies if the run is killed before its next checkpoint.
-    /// Then updates `config.toml`.
+    /// checkpoint with the change immediately, so that it still applies if the run is killed before its next
+    /// checkpoint. Then updates `config.toml`.
     fn keep_config(&mut self) -> Result<(), TrainError> {
         // No rank may write to the run's folder before all ranks have read the checkpoint.
         self.ranks.barrier()?;

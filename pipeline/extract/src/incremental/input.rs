@@ -1,4 +1,5 @@
-//! Reads the inputs of a run: the index of the audio, the cleaned rows, and the copies of recordings. Nothing is written.
+//! Reads the inputs of a run: the index of the audio, the cleaned rows, and the copies of recordings. Nothing is
+//! written.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,8 +35,8 @@ impl Input {
     /// Lists the audio and cleans the metadata. The store is not read.
     ///
     /// # Errors
-    /// An error of the kind `Usage` for a store inside the audio folder, one of the kind `Interrupted`, and the errors of
-    /// listing and cleaning.
+    /// An error of the kind `Usage` for a store inside the audio folder, one of the kind `Interrupted`, and the errors
+    /// of listing and cleaning.
     pub(crate) fn open(
         job: &Job,
         settings: &Settings,

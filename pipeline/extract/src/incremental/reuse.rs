@@ -342,9 +342,9 @@ pub(crate) fn finished_by_workers(
     Ok(finished)
 }
 
-/// Adds the files of `shards`, a block of a stored plan, that workers have finished. `keys` are the inputs of the files'
-/// keys. Removes receipts whose key differs from what the plan and the record of the shard's inputs give, so that their
-/// files are written again.
+/// Adds the files of `shards`, a block of a stored plan, that workers have finished. `keys` are the inputs of the
+/// files' keys. Removes receipts whose key differs from what the plan and the record of the shard's inputs give, so
+/// that their files are written again.
 pub(crate) fn add_checked(
     finished: &mut FinishedShards,
     store: &Store,

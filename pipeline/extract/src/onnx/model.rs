@@ -177,7 +177,8 @@ impl Model {
         self.bytes
     }
 
-    /// Returns the bytes of the buffers of one [`ModelPlan`](super::ModelPlan): window and output of a call, and the sums over a row.
+    /// Returns the bytes of the buffers of one [`ModelPlan`](super::ModelPlan): window and output of a call, and the
+    /// sums over a row.
     pub(crate) fn buffer_bytes(&self) -> usize {
         let input = self.dims.iter().product::<usize>();
         let output = self.output_dims.iter().product::<usize>();
@@ -322,7 +323,8 @@ fn float_shape(dtype: &ValueType, kind: &str, name: &str) -> Result<Vec<i64>, Te
     }
 }
 
-/// Returns the number of samples or frames of a window: as the model fixes it, as the recipe gives it, or those of a row.
+/// Returns the number of samples or frames of a window: as the model fixes it, as the recipe gives it, or those of a
+/// row.
 fn window(
     shape: &[i64],
     source: Source,

@@ -57,8 +57,8 @@ impl ShardRun<'_> {
     /// parent.
     ///
     /// # Errors
-    /// [`ExtractError`] if the store or a clip cannot be read, or the store cannot be written. Receipts of finished files
-    /// are kept.
+    /// [`ExtractError`] if the store or a clip cannot be read, or the store cannot be written. Receipts of finished
+    /// files are kept.
     pub(super) fn write_missing(
         &self,
         known: KnownInputs,

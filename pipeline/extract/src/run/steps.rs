@@ -130,8 +130,8 @@ pub struct WorkReport {
     pub warnings: Vec<String>,
 }
 
-/// Plans a version and stores the plan. Everything that [`super::run`] does before the first clip is done here. Planning
-/// the same version again writes the same plan, and keeps finished shards.
+/// Plans a version and stores the plan. Everything that [`super::run`] does before the first clip is done here.
+/// Planning the same version again writes the same plan, and keeps finished shards.
 ///
 /// # Errors
 /// [`ExtractError`] if the inputs cannot be used, or the store refuses the plan.
@@ -226,8 +226,8 @@ impl Prepared<'_> {
 /// for a recipe; the rows and the limit of rejects are those of the plan.
 ///
 /// # Errors
-/// [`ExtractError`], and the errors of `settings`. Receipts of finished files are kept, and the same call continues from
-/// there.
+/// [`ExtractError`], and the errors of `settings`. Receipts of finished files are kept, and the same call continues
+/// from there.
 pub fn work<E: From<ExtractError>>(
     job: &WorkJob,
     settings: impl FnOnce(&Recipe) -> Result<Settings, E>,
@@ -242,7 +242,7 @@ pub fn work<E: From<ExtractError>>(
             ..WorkReport::default()
         });
     };
-    let (work, parent) = *open;
+    let OpenPlan { work, parent } = *open;
     let settings = settings(&work.recipe)?;
 
     let part = StoredPart {
@@ -481,7 +481,7 @@ pub fn commit(
 fn commit_open(
     store: &Store,
     plan_id: &str,
-    (work, parent): (PlannedWork, Option<Parent>),
+    OpenPlan { work, parent }: OpenPlan,
     settings: &Settings,
     monitor: &RunMonitor,
 ) -> Result<Report, ExtractError> {
@@ -563,8 +563,8 @@ fn require_finished(finished: &FinishedShards, shards: usize) -> Result<(), Extr
         return Ok(());
     }
     let message = format!(
-        "{} of {shards} shards of the plan are missing ({}): write them with `wavemill work` and the options of the \
-         plan, or one with its --part {}/{shards}",
+        "{} of {shards} shards of the plan are missing ({}): write them with `wavemill work --claim` and the --store and \
+         --plan of this command, or one of them with --part {}/{shards} instead",
         missing.len(),
         format_places(&missing),
         missing[0]
@@ -593,10 +593,16 @@ fn format_places(places: &[usize]) -> String {
     shown.join(", ") + more
 }
 
+/// A stored plan that is not committed, and the version that it follows.
+struct OpenPlan {
+    work: PlannedWork,
+    parent: Option<Parent>,
+}
+
 /// A stored plan, as found by a worker or a commit.
 enum Found {
     /// The plan can be committed after the latest version, which is `None` in a new store.
-    Open(Box<(PlannedWork, Option<Parent>)>),
+    Open(Box<OpenPlan>),
     /// The plan is committed as this version.
     Committed(u64, Box<Manifest>),
 }
@@ -629,7 +635,8 @@ fn find(
 
     let hash = latest.as_ref().map(|latest| &latest.hash);
     if hash == work.identity.parent.as_ref() {
-        return Ok((Found::Open(Box::new((work, latest))), lock));
+        let parent = latest;
+        return Ok((Found::Open(Box::new(OpenPlan { work, parent })), lock));
     }
     if let Some((version, manifest)) = committed(store, plan_id)? {
         return Ok((Found::Committed(version, Box::new(manifest)), lock));

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use png::ColorType;
 
 use super::axes::Plane;
-use super::png::address;
+use super::png::data_url;
 use super::svg::WIDTH;
 use super::{Axis, Drawing, Sound, Span};
 use crate::table::{Cell, Table};
@@ -31,8 +31,8 @@ pub struct HeatMap {
 }
 
 impl HeatMap {
-    /// Creates the heat map of a spectrogram without sound, from the name and the end of its frame axis, the name and the
-    /// number of its bands, and the columns and values of [`Grid::smaller`](super::Grid::smaller).
+    /// Creates the heat map of a spectrogram without sound, from the name and the end of its frame axis, the name and
+    /// the number of its bands, and the columns and values of [`Grid::smaller`](super::Grid::smaller).
     pub fn spectrogram(
         (across, end): (&str, f64),
         (up, bands): (&str, usize),
@@ -60,7 +60,7 @@ impl HeatMap {
 
         let plane = Plane::new(HEIGHT, self.across.span(), self.up.span());
         let [(left, top), (right, bottom)] = plane.corners();
-        let picture = address(self.columns, ColorType::Indexed, &self.pixels(low, high));
+        let picture = data_url(self.columns, ColorType::Indexed, &self.pixels(low, high));
         html! {
             div.map {
                 (plane.picture(&self.across.name).markup(alt))

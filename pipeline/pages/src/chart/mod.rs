@@ -1,7 +1,7 @@
 //! Charts, drawn as SVG in the colours of the page's style, each with its numbers as a table.
 //!
-//! A chart is as wide as a phone in landscape, so its text stays readable there; larger screens show several charts next
-//! to each other.
+//! A chart is as wide as a phone in landscape, so its text stays readable there; larger screens show several charts
+//! next to each other.
 
 mod axes;
 mod bars;

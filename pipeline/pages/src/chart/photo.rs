@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use png::ColorType;
 
 use super::Drawing;
-use super::png::address;
+use super::png::data_url;
 use crate::table::Table;
 
 /// A picture in colours.
@@ -19,7 +19,7 @@ pub struct Photo {
 impl Drawing for Photo {
     fn drawing(&self, alt: &str) -> Markup {
         let pixels = self.pixels.as_flattened();
-        html! { img.photo alt=(alt) src=(address(self.width, ColorType::Rgb, pixels)); }
+        html! { img.photo alt=(alt) src=(data_url(self.width, ColorType::Rgb, pixels)); }
     }
 
     fn summary(&self) -> String {

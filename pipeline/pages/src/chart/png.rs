@@ -18,11 +18,11 @@ const COLOURS: [[u8; 3]; 9] = [
     [252, 253, 191],
 ];
 
-/// Encodes a picture as a PNG file. `pixels` contains the lines from top to bottom, each with its pixels from left to right
-/// and with interleaved channels. The pixels of an indexed picture are indices into the colour map.
+/// Encodes a picture as a PNG file. `pixels` contains the lines from top to bottom, each with its pixels from left to
+/// right and with interleaved channels. The pixels of an indexed picture are indices into the colour map.
 ///
 /// # Errors
-/// The length of `pixels` does not match the width and height, or one of them is 0 or above 2³¹ − 1.
+/// The length of `pixels` does not match the width and height, or one of them is 0. Neither may exceed 2³¹ − 1.
 pub fn encode_png(
     width: usize,
     height: usize,
@@ -43,8 +43,8 @@ pub fn encode_png(
     Ok(file)
 }
 
-/// Returns the address of an image with these pixels, which the address contains.
-pub(super) fn address(width: usize, colours: ColorType, pixels: &[u8]) -> String {
+/// Returns a picture as a data URL.
+pub(super) fn data_url(width: usize, colours: ColorType, pixels: &[u8]) -> String {
     let height = pixels.len().checked_div(width * colours.samples());
     // Encoding fails only for a picture without pixels, which no chart contains.
     let file = encode_png(width, height.unwrap_or(0), colours, pixels).unwrap_or_default();

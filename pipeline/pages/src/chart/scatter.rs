@@ -222,8 +222,8 @@ impl Drawing for Scatter {
     }
 }
 
-/// Returns the SVG elements of points that look the same: one path for all points without a name, a tenth of the size of
-/// one element per point, and one element for each point with a name.
+/// Returns the SVG elements of points that look the same: one path for all points without a name, a tenth of the size
+/// of one element per point, and one element for each point with a name.
 fn dots<'a>(
     points: impl Iterator<Item = &'a Point>,
     place_of: impl Fn(&Point) -> Option<(f64, f64)>,

@@ -37,7 +37,8 @@ impl ClipArgs {
     /// Finds all clips that the arguments name.
     ///
     /// # Errors
-    /// [`UsageError`] for `-`, a list that cannot be read, a folder without a clip, or an empty list.
+    /// [`UsageError`] for `-`, a list that cannot be read, a folder without a clip, an empty list, or clips
+    /// none of which exists.
     pub fn find(&self) -> Result<ClipList> {
         let mut found = ClipList::default();
         for clip in &self.clips {
@@ -88,7 +89,8 @@ impl ClipList {
 
         if self.clips.len() + self.unreadable.len() == before {
             let problem = match RunDir::open(&path) {
-                Ok(_) => "the folder is a run: give --run before each run".to_owned(),
+                Ok(_) => "the folder is a run, not audio: `wavemill predict` takes runs as --run"
+                    .to_owned(),
                 Err(_) => format!(
                     "the folder contains no clips ({}): give another one, or files",
                     Media::Audio.extensions().join(", ")

@@ -75,8 +75,8 @@ pub struct DemoCommand {
 }
 
 impl DemoCommand {
-    /// Creates the demo's data set, extracts its features into a store, and runs SQL queries on the store. With `train`,
-    /// also trains a model and predicts a clip.
+    /// Creates the demo's data set, extracts its features into a store, and runs SQL queries on the store. With
+    /// `train`, also trains a model and predicts a clip.
     ///
     /// # Errors
     /// The program `demo-audio` or the trainer is missing, or one of the commands that the demo runs has failed.
@@ -233,8 +233,8 @@ fn predict_test_clip(wavemill: &str, store: &Path, data: &Path, run: &Path) -> R
 }
 
 /// Reports whether a folder contains only files of the demo. Files of an interrupted command may be replaced; in a
-/// folder with any other file, nothing is replaced. FMA's own metadata have the same name, but the demo writes its audio
-/// first.
+/// folder with any other file, nothing is replaced. FMA's own metadata have the same name, but the demo writes its
+/// audio first.
 fn holds_only_ours(data: &Path) -> bool {
     if data.join("fma_metadata").exists() && !data.join("fma_demo").exists() {
         return false;

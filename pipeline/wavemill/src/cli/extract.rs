@@ -70,8 +70,8 @@ pub struct ExtractCommand {
     /// Extract only N clips, chosen by hash; classes and splits are those of all clips
     #[arg(long, value_name = "N", value_parser = number::<u64>(1..))]
     pub limit: Option<u64>,
-    /// Largest fraction of rejected clips; above it nothing is committed. If it is more than 0.5, it also allows as many
-    /// rejected rows of a metadata file [default: 0.05, or 1 with fewer than 20 clips]
+    /// Largest fraction of rejected clips; above it nothing is committed. If it is more than 0.5, it also allows as
+    /// many rejected rows of a metadata file [default: 0.05, or 1 with fewer than 20 clips]
     #[arg(long, value_name = "F", value_parser = number::<f64>(0.0..=1.0))]
     pub max_reject_fraction: Option<f64>,
     /// Largest fraction of the last version's clips whose files are not found, as when a folder is not mounted; above
@@ -168,8 +168,8 @@ impl ExtractCommand {
     /// Runs the extraction and returns the exit code.
     ///
     /// # Errors
-    /// [`wavemill_extract::error::ExtractError`], an error of the recipe, or wrong usage; with `--dry-run` also the error
-    /// that would stop the run.
+    /// [`wavemill_extract::error::ExtractError`], an error of the recipe, or wrong usage; with `--dry-run` also the
+    /// error that would stop the run.
     pub fn run(&self) -> Result<u8> {
         // Without this call, the heaps of the threads would retain the memory that clips have freed.
         wavemill_kernels::return_large_blocks();
@@ -198,7 +198,7 @@ impl ExtractCommand {
         let report = report?;
         print_warnings(&report.warnings);
 
-        print_report(report, warnings, start.elapsed(), self.json)
+        print_extract_report(report, warnings, start.elapsed(), self.json)
     }
 
     /// Returns inputs and settings of the run, as [`run::run`] takes them.
@@ -286,9 +286,9 @@ pub fn report_json(mut report: Report, warnings: Vec<String>) -> Result<String> 
     Ok(serde_json::to_string(&report)?)
 }
 
-/// Prints the report of a run that committed a version or had nothing to do. `warnings` are those about the recipe, which
-/// have been printed.
-pub(super) fn print_report(
+/// Prints the report of a run that committed a version or had nothing to do. `warnings` are those about the recipe,
+/// which have been printed.
+pub(super) fn print_extract_report(
     report: Report,
     warnings: Vec<String>,
     elapsed: Duration,

@@ -170,9 +170,7 @@ impl ClipList {
             (0, _) => Ok(()),
             // The reason of the only clip was printed, and there is nothing to add.
             (_, 1) => Err(ChildFailure { code: 1 }.into()),
-            (rejected, clips) => {
-                bail!("no rows for {rejected} of {clips} clips")
-            }
+            (rejected, clips) => bail!("no rows for {rejected} of {clips} clips"),
         }
     }
 }

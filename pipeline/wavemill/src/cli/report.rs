@@ -117,10 +117,8 @@ impl ReportCommand {
         }
 
         // Links out of the archive are not followed: they may lead to any file, and a page is meant to be shared.
-        let archive = source::open(path, Media::Audio, false).map_err(|error| {
-            let message = error_line(&error);
-            UsageError(format!("--audio: {message}"))
-        })?;
+        let archive = source::open(path, Media::Audio, false);
+        let archive = archive.map_err(|error| UsageError(error_line(&error)))?;
         Ok(Some(archive))
     }
 }

@@ -172,7 +172,7 @@ impl CommitCommand {
         let start = Instant::now();
         let report = accompanied(&monitor, || self.report(&monitor))?;
         print_warnings(&report.warnings);
-        extract::print_report(report, Vec::new(), start.elapsed(), self.json)
+        extract::print_extract_report(report, Vec::new(), start.elapsed(), self.json)
     }
 
     /// Commits the version.

@@ -464,10 +464,12 @@ impl GcCommand {
 
         let removed = removed.join(", ");
         let bytes = DecimalBytes(collected.bytes);
-        let mut message = match self.dry_run {
-            _ if removed.is_empty() => "nothing to remove\n".to_owned(),
-            true => format!("would remove the data of {removed}, and free {bytes}\n"),
-            false => format!("removed the data of {removed}: {bytes} freed\n"),
+        let mut message = if removed.is_empty() {
+            "nothing to remove\n".to_owned()
+        } else if self.dry_run {
+            format!("would remove the data of {removed}, and free {bytes}\n")
+        } else {
+            format!("removed the data of {removed}: {bytes} freed\n")
         };
         for kept in &collected.kept {
             let verb = if self.dry_run { "would keep" } else { "kept" };

@@ -23,8 +23,8 @@ const TRACK_ID: &str = "track_id";
 /// Writes the file to `folder`, which must be new or empty.
 ///
 /// # Errors
-/// [`ExportError`] if the version has no statistics, or several rows of a track; if a file cannot be read or written; or if
-/// the export is stopped.
+/// [`ExportError`] if the version has no statistics, or several rows of a track; if a file cannot be read or written;
+/// or if the export is stopped.
 pub(super) fn run(
     job: &Job<'_>,
     folder: &Path,
@@ -118,8 +118,8 @@ fn is_statistics(feature: &FeatureEntry) -> bool {
         .is_some_and(|name| name == "statistic")
 }
 
-/// Returns the source, the statistic and the number of each column of a feature: `mfcc`, `mean` and `01`. Features that are
-/// not statistics have none.
+/// Returns the source, the statistic and the number of each column of a feature: `mfcc`, `mean` and `01`. Features that
+/// are not statistics have none.
 fn sources<'a>(content: &'a Content<'_>) -> Vec<[&'a str; 3]> {
     let columns = content.feature.columns.iter().flatten();
     let columns = columns.filter(|_| is_statistics(content.feature));
@@ -131,7 +131,8 @@ fn sources<'a>(content: &'a Content<'_>) -> Vec<[&'a str; 3]> {
     parts.collect()
 }
 
-/// Returns the four lines above the rows: source, statistic and number of each column, and the name of the first column.
+/// Returns the four lines above the rows: source, statistic and number of each column, and the name of the first
+/// column.
 fn headings(contents: &[Content<'_>]) -> String {
     let all: Vec<[&str; 3]> = contents.iter().flat_map(sources).collect();
     let mut text = String::new();

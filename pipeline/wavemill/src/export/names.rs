@@ -12,8 +12,8 @@ const HASH_DIGITS: usize = 16;
 /// Separates the hash from the name. It occurs nowhere else in a name.
 const BEFORE_HASH: char = '~';
 
-/// Replaces every character of `text` that is not allowed in a path, and `/` by `slash`. Different texts may give the same
-/// name.
+/// Replaces every character of `text` that is not allowed in a path, and `/` by `slash`. Different texts may give the
+/// same name.
 pub(super) fn safe(text: &str, slash: &str) -> String {
     let mut name = String::with_capacity(text.len() + 2);
     for c in text.chars() {
@@ -48,8 +48,8 @@ fn is_plain(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ')
 }
 
-/// Returns a name for a clip's key that is different for every key: `000__000002.mp3` for `000/000002.mp3`. A hash is appended if the key cannot be recovered
-/// from the name.
+/// Returns a name for a clip's key that is different for every key: `000__000002.mp3` for `000/000002.mp3`. A hash is
+/// appended if the key cannot be recovered from the name.
 pub(super) fn name_of_key(key: &str) -> String {
     let name = safe(key, "__");
     if is_unique_name(key, &name) {

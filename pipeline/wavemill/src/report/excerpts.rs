@@ -61,9 +61,13 @@ impl<'a> Excerpts<'a> {
 
     /// Returns the audio at the beginning of a feature row, or adds the clip to [`Excerpts::unheard`].
     pub(super) fn of_row(&mut self, row: &RowOrigin) -> Option<Sound> {
-        let read = self.read(row);
-        read.map_err(|why| self.unheard.push((row.clip_key.clone(), why)))
-            .ok()
+        match self.read(row) {
+            Ok(sound) => Some(sound),
+            Err(why) => {
+                self.unheard.push((row.clip_key.clone(), why));
+                None
+            }
+        }
     }
 
     /// Reads the audio at the beginning of a feature row, decoded in the same way as for the features.

@@ -2,8 +2,8 @@
 //! splits, example spectrograms, and how the version was made.
 //!
 //! [`page`] builds the page with one function per section. Numbers come from the manifest if it contains them, and
-//! otherwise from SQL over small columns. Only a bounded number of tensors is read, and only a few clips from the archive
-//! if it is given. This module writes no files and never modifies the store.
+//! otherwise from SQL over small columns. Only a bounded number of tensors is read, and only a few clips from the
+//! archive if it is given. This module writes no files and never modifies the store.
 
 mod answers;
 mod audio;
@@ -86,7 +86,9 @@ pub(crate) fn page(
 
 fn lead(subject: Subject<'_>) -> String {
     let manifest = subject.manifest;
-    let store = subject.store.place().display();
+    // Without the folders above it: the same page is shared, and made on other machines.
+    let place = subject.store.place();
+    let store = place.file_name().unwrap_or(place.as_os_str()).display();
     let mut message = format!("wavemill feature store {store}, plan {}.", manifest.plan_id);
     let description = manifest.recipe.description.trim_end_matches('.');
     if !description.is_empty() {

@@ -1,8 +1,8 @@
 //! Spectrograms of the classes: the mean of a sample of rows of each class, and the row that is closest to the mean. If
 //! the archive is given, the audio of that row is included.
 //!
-//! The rows of a class with the smallest hashes are a random sample. Only the tensors of these rows are read, and each is
-//! downsampled immediately, so that memory does not grow with the size of the store.
+//! The rows of a class with the smallest hashes are a random sample. Only the tensors of these rows are read, and each
+//! is downsampled immediately, so that memory does not grow with the size of the store.
 
 use std::collections::BTreeMap;
 

@@ -151,8 +151,8 @@ fn by_bit_rate(answers: &Answers<'_>) -> Result<Option<Chart>, SqlError> {
     if !has_number(answers, "track_bit_rate")? {
         return Ok(None);
     }
-    // Rounded to the nearest kbit/s, because tracks with a variable rate have arbitrary values. No rate reaches the upper
-    // bound: it excludes NaN, infinity and numbers that have no integer.
+    // Rounded to the nearest kbit/s, because tracks with a variable rate have arbitrary values. No rate reaches the
+    // upper bound: it excludes NaN, infinity and numbers that have no integer.
     let answer = answers.ask(
         "SELECT CAST((track_bit_rate + 500) / 1000 AS BIGINT) AS rate, count(*) AS n
          FROM tracks WHERE track_bit_rate > 0 AND track_bit_rate < 1e12 GROUP BY 1 ORDER BY n DESC, rate",

@@ -8,8 +8,8 @@ pub(crate) const RETRY_AFTER_S: u64 = 1;
 pub(crate) const NAME_CHARS: usize = 200;
 /// Maximum size of a form without the file, in bytes: boundaries and part headers.
 pub(crate) const FORM_BYTES: usize = 64 << 10;
-/// Seconds for which the rest of a request is read and discarded after a response. Without this, the connection would be
-/// reset and the client would not receive a refusal.
+/// Seconds for which the rest of a request is read and discarded after a response. Without this, the connection would
+/// be reset and the client would not receive a refusal.
 pub(crate) const DRAIN_S: u64 = 2;
 
 /// Limits of a server, each with its flag, if there is one, and the file that enforces it.
@@ -20,13 +20,13 @@ pub(crate) struct Limits {
     /// Maximum duration of a song: `--max-duration`, `cli/serve/songs.rs`. The samples of longer songs would take more
     /// memory than the uploads.
     pub song_s: f64,
-    /// Maximum number of uploads that are being received, waiting or processed: `--in-flight`, `server.rs`. Each may take
-    /// `upload_bytes`.
+    /// Maximum number of uploads that are being received, waiting or processed: `--in-flight`, `server.rs`. Each may
+    /// take `upload_bytes`.
     pub in_flight: usize,
     /// Number of songs that are decoded and computed concurrently: `--threads`, `readers.rs`.
     pub threads: usize,
-    /// Maximum time from the end of an upload to the response: `--timeout`, `server.rs`; also limits each reply of a model
-    /// in `model.rs`.
+    /// Maximum time from the end of an upload to the response: `--timeout`, `server.rs`; also limits each reply of a
+    /// model in `model.rs`.
     pub answer: Duration,
     /// Maximum time to receive an upload: `upload.rs`.
     pub upload: Duration,
@@ -34,13 +34,13 @@ pub(crate) struct Limits {
     pub silence: Duration,
     /// Maximum time until the head of a request has been received: `connections.rs`.
     pub head: Duration,
-    /// Maximum time until a client has read the response, which has a few hundred kilobytes at most: `connections.rs`, as
-    /// a part of [`Limits::connection`].
+    /// Maximum time until a client has read the response, which has a few hundred kilobytes at most: `connections.rs`,
+    /// as a part of [`Limits::connection`].
     pub read: Duration,
     /// Maximum time to load one model: `model.rs`.
     pub load: Duration,
-    /// Maximum number of concurrent connections: `connections.rs`. Further connections wait in the system's queue. An idle
-    /// connection is closed after `head`.
+    /// Maximum number of concurrent connections: `connections.rs`. Further connections wait in the system's queue. An
+    /// idle connection is closed after `head`.
     pub connections: u32,
 }
 
@@ -64,7 +64,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Returns the maximum duration of a connection: it carries one request, and each phase of that request has a timeout.
+    /// Returns the maximum duration of a connection: it carries one request, and each phase of that request has a
+    /// timeout.
     pub(crate) fn connection(&self) -> Duration {
         self.head + self.upload + self.answer + self.read
     }

@@ -2,9 +2,9 @@
 //!
 //! [`upload`] receives a song. [`readers`] passes it to a [`Reader`], which decodes it and computes feature rows; the
 //! implementation is in `cli/serve/songs.rs`. The trainer's program computes the predictions, in one process per model
-//! ([`model`]). [`answer`] makes the body of the response, for the routes in [`api`]. Uploads are never written to disk.
-//! [`limits`] names for each limit the module that enforces it; that module creates the error response, and [`refusal`]
-//! only formats it.
+//! ([`model`]). [`answer`] makes the body of the response, for the routes in [`api`]. Uploads are never written to
+//! disk. [`limits`] names for each limit the module that enforces it; that module creates the error response, and
+//! [`refusal`] only formats it.
 //!
 //! This module does not know which program computes the predictions or how a file is decoded. The command line passes
 //! both functions.

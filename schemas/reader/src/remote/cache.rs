@@ -1,8 +1,8 @@
 //! Local copies of the files of stores in object stores.
 //!
-//! A store's copies are in a folder of the same layout, so that everything that reads a local store reads them. Manifests
-//! and tags are copied when the store is opened, and data files when they are needed. All copies together stay below a
-//! limit: the files that were not used for the longest time are removed.
+//! A store's copies are in a folder of the same layout, so that everything that reads a local store reads them.
+//! Manifests and tags are copied when the store is opened, and data files when they are needed. All copies together
+//! stay below a limit: the files that were not used for the longest time are removed.
 
 use std::collections::HashSet;
 use std::env;
@@ -36,8 +36,8 @@ const UNFINISHED_GRACE: Duration = Duration::from_secs(600);
 const WRITTEN: &str = "-written";
 /// Prefix of the names of unfinished copies.
 const UNFINISHED: &str = ".copy-";
-/// File that marks a folder of copies. Nothing is counted or removed in other folders: `WAVEMILL_CACHE` may name a folder
-/// with files of the user.
+/// File that marks a folder of copies. Nothing is counted or removed in other folders: `WAVEMILL_CACHE` may name a
+/// folder with files of the user.
 const MARK: &str = "copies.txt";
 /// Beginning of its text.
 const MARK_TEXT: &str = "Copies of files of ";
@@ -369,7 +369,8 @@ fn is_marked(folder: &Path) -> bool {
     !folder.is_symlink() && folder.join(MARK).is_file() && text().starts_with(MARK_TEXT)
 }
 
-/// Checks that the folders of copies are not symbolic links, through which files of the user would be replaced and removed.
+/// Checks that the folders of copies are not symbolic links, through which files of the user would be replaced and
+/// removed.
 fn require_no_links(root: &Path) -> Result<(), RemoteError> {
     let mut folders = COPIED.map(|name| root.join(name)).to_vec();
     folders.extend(VERSION_FOLDERS.map(|name| root.join(name)));

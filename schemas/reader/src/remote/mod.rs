@@ -1,7 +1,7 @@
 //! Folders in object stores: listing, reading, and local copies of their files.
 //!
-//! All functions block the calling thread. Requests run on threads of their own, so that the functions may also be called
-//! from asynchronous code.
+//! All functions block the calling thread. Requests run on threads of their own, so that the functions may also be
+//! called from asynchronous code.
 
 mod address;
 mod cache;
@@ -449,8 +449,8 @@ impl Remote {
             .map_err(self.failed("write", name))
     }
 
-    /// Writes a small object unless it exists already. Returns true if it was written. It may return false although this
-    /// call wrote the object, if the answer to the request was lost.
+    /// Writes a small object unless it exists already. Returns true if it was written. It may return false although
+    /// this call wrote the object, if the answer to the request was lost.
     pub fn put_absent(&self, name: &str, bytes: Vec<u8>) -> Result<bool, RemoteError> {
         let payload = PutPayload::from(bytes);
         let mut attempts = 0;
@@ -594,7 +594,8 @@ async fn receive<B: AsRef<[u8]>>(
 }
 
 /// Repeats a request after errors that `object_store` does not repeat itself: an answer that ends in the middle, and a
-/// lost connection while an object is created. It has repeated others already, but only while their signature was valid.
+/// lost connection while an object is created. It has repeated others already, but only while their signature was
+/// valid.
 async fn repeated<T, F>(request: impl Fn() -> F) -> object_store::Result<T>
 where
     F: Future<Output = object_store::Result<T>>,

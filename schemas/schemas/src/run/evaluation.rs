@@ -154,8 +154,8 @@ pub struct ClassReport {
     pub accuracy: f64,
     /// Mean recall over the classes that have rows.
     pub balanced_accuracy: f64,
-    /// Share of rows whose class is among the three likeliest. If probabilities are equal, the higher id ranks first, as in
-    /// `top_k_accuracy_score`. `None` for three classes or fewer, where the score is meaningless.
+    /// Share of rows whose class is among the three likeliest. If probabilities are equal, the higher id ranks first,
+    /// as in `top_k_accuracy_score`. `None` for three classes or fewer, where the score is meaningless.
     pub top_3: Option<f64>,
     /// Unweighted means over classes that occur in labels or predictions.
     pub macro_mean: Means,
@@ -276,7 +276,7 @@ pub struct Draws {
 }
 
 impl Draws {
-    /// True if half of the classes have so few units that means over classes have no intervals.
+    /// Reports whether at least half of the classes have so few units that means over classes have no intervals.
     pub fn has_small_classes(&self) -> bool {
         self.units_per_class
             .is_some_and(|units| units < UNITS_PER_CLASS_MIN)

@@ -59,7 +59,7 @@ fn found_in(path: &Path) -> String {
         return "there is no such folder".to_owned();
     }
     if path.join(VERSIONS_FOLDER).is_dir() {
-        return "this is a store: give the folder that `fit` wrote".to_owned();
+        return "this is a store".to_owned();
     }
 
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
@@ -70,7 +70,7 @@ fn found_in(path: &Path) -> String {
     let runs: Vec<String> = runs.iter().map(|run| run.display().to_string()).collect();
     match runs.is_empty() {
         true => format!("no {CONFIG}"),
-        false => format!("choose one of its runs: {}", runs.join(", ")),
+        false => format!("it contains the runs {}", runs.join(", ")),
     }
 }
 
@@ -389,13 +389,10 @@ mod tests {
         for (name, found) in [
             ("none", "there is no such folder".to_owned()),
             ("empty", "no config.toml".to_owned()),
-            (
-                "store",
-                "this is a store: give the folder that `fit` wrote".to_owned(),
-            ),
+            ("store", "this is a store".to_owned()),
             (
                 "runs",
-                format!("choose one of its runs: {at}/runs/a, {at}/runs/b"),
+                format!("it contains the runs {at}/runs/a, {at}/runs/b"),
             ),
         ] {
             let error = RunDir::open(&root.path().join(name)).unwrap_err();

@@ -19,7 +19,7 @@ use wavemill_scores::metrics::{Label, Predictions, Row};
 
 use super::{cannot_read, damaged};
 use crate::EvaluationError;
-use crate::training_list::{metadata_of, read_caught};
+use crate::training_list::{catch_reader_panic, metadata_of};
 
 /// Version of the format of row files. Increase it when the columns change.
 pub const ROWS_FORMAT: u32 = 1;
@@ -121,7 +121,8 @@ impl PredictionRows {
     /// Reads the predictions in the file `path`. Returns `None` if the file does not exist.
     ///
     /// # Errors
-    /// [`EvaluationError::Other`] if the file cannot be read, is damaged, or was written by a later version of wavemill.
+    /// [`EvaluationError::Other`] if the file cannot be read, is damaged, or was written by a later version of
+    /// wavemill.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, EvaluationError> {
         read(path, "--predictions", Self::from_batches)
     }
@@ -186,7 +187,7 @@ fn read<T>(
         return Ok(None);
     };
 
-    let understood = match read_caught(|| content_of(file)) {
+    let understood = match catch_reader_panic(|| content_of(file)) {
         Ok((about, _)) if about.format > ROWS_FORMAT => {
             return Err(PlainError::usage(format!(
                 "{}: format {}; this `wavemill train` reads up to {ROWS_FORMAT}: use a newer one",

@@ -13,7 +13,7 @@ pub(super) fn score_if(is_there: bool, value: f64) -> Cell {
     if is_there { score(value) } else { Cell::None }
 }
 
-/// Formats a score with its confidence interval.
+/// Formats a score with its confidence interval, or without it if the interval is a single value.
 pub(super) fn between(interval: &Interval) -> Cell {
     // Resamples of very few tracks have one value, which says nothing about other tracks.
     if interval.low == interval.high {

@@ -26,8 +26,8 @@ use crate::safetensors;
 
 /// Version of the checkpoint format. Increase it when the format changes.
 ///
-/// Since version 2, `state.json` has `tensors_blake3`, and since version 3 a checksum of its own. Checkpoints of earlier
-/// versions are read without comparing what they lack.
+/// Since version 2, `state.json` has `tensors_blake3`, and since version 3 a checksum of its own. Checkpoints of
+/// earlier versions are read without comparing what they lack.
 pub const FORMAT_VERSION: u32 = 3;
 /// First format version in which the state contains the hash of the tensors.
 const FIRST_WITH_HASH: u32 = 2;

@@ -54,7 +54,7 @@ impl ExportCommand {
     /// Writes the run's model to the output file.
     ///
     /// # Errors
-    /// The folder is not a run's, or the exported file cannot be written.
+    /// `--out` is a folder, the folder is not a run's, or the exported file cannot be written.
     pub(crate) fn run(&self) -> Result<u8> {
         if self.out.is_dir() {
             let out = self.out.display();

@@ -85,8 +85,8 @@ pub(crate) fn version_in(
 }
 
 /// Chooses the version of the store. Only a version number overrides the recorded version; another version is then
-/// rejected later. `latest` and a tag do not, since they may have moved since the run started, and repeating the same command must
-/// resume the run.
+/// rejected later. `latest` and a tag do not, since they may have moved since the run started, and repeating the same
+/// command must resume the run.
 fn version_of(asked: Option<&VersionName>, recorded: Option<u64>) -> Option<VersionName> {
     match (asked, recorded) {
         (Some(VersionName::Tag(_) | VersionName::Latest) | None, Some(recorded)) => {

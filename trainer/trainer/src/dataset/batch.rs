@@ -5,9 +5,9 @@ use wavemill_loader::Form;
 
 use super::{Batch, DatasetError, form, matrix, refused};
 
-/// Returns the features of a batch's rows `[rows, bands, frames]` of `kind` on `device`, normalised and cropped or padded
-/// as configured, in newly allocated memory. Pictures are `[rows, channels, height, width]`. If the dataset was opened
-/// for a model that reads no spectrogram, returns `[rows, 0, 0]`; no features were read then.
+/// Returns the features of a batch's rows `[rows, bands, frames]` of `kind` on `device`, normalised and cropped or
+/// padded as configured, in newly allocated memory. Pictures are `[rows, channels, height, width]`. If the dataset was
+/// opened for a model that reads no spectrogram, returns `[rows, 0, 0]`; no features were read then.
 ///
 /// # Errors
 /// [`DatasetError::Other`] if libtorch fails.

@@ -8,8 +8,8 @@ use super::{DatasetError, InputSpec, form, refused};
 use crate::ffi::HostBuffer;
 use crate::models::Inputs;
 
-/// Converts the bytes of rows of the feature of `spec` to the inputs of a model, in `kind` on `device` and in the order of
-/// `rows`, without the store.
+/// Converts the bytes of rows of the feature of `spec` to the inputs of a model, in `kind` on `device` and in the order
+/// of `rows`, without the store.
 ///
 /// # Errors
 /// [`DatasetError::Other`] if the bytes of a row do not fit the feature, or if libtorch fails.

@@ -15,8 +15,8 @@ use super::{checked, wavemill_pinned, wavemill_send};
 pub struct HostBuffer {
     storage: Tensor,
     bytes: usize,
-    /// A page-locked buffer must not be written to after [`send`] has queued a copy from it: drop the buffer and create a
-    /// new one. libtorch reuses the memory after the copy has finished.
+    /// A page-locked buffer must not be written to after [`send`] has queued a copy from it: drop the buffer and create
+    /// a new one. libtorch reuses the memory after the copy has finished.
     pinned: bool,
 }
 

@@ -53,8 +53,8 @@ pub enum ModelError {
     /// A sum over the ranks failed, or a setting of libtorch cannot be changed.
     #[error(transparent)]
     Ffi(#[from] FfiError),
-    /// The configuration or the rows do not fit the architecture, or the initial weights cannot be read or do not fit the
-    /// model.
+    /// The configuration or the rows do not fit the architecture, or the initial weights cannot be read or do not fit
+    /// the model.
     #[error(transparent)]
     Unfit(#[from] PlainError),
 }

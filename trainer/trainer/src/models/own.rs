@@ -19,8 +19,8 @@ use crate::ffi;
 ///
 /// The module maps spectrograms `[n, bands, frames]`, or pictures `[n, channels, height, width]`, to one vector per
 /// row, `[n, width]`; a linear head for each target follows. Everything else, such as resuming and evaluating a run,
-/// works as with the architectures of wavemill, except for `model.dropout`, `model.filters`, `model.freeze`, `model.hidden`,
-/// `model.sync_batch_norm` and `optimizer.layer_decay`.
+/// works as with the architectures of wavemill, except for `model.dropout`, `model.filters`, `model.freeze`,
+/// `model.hidden`, `model.sync_batch_norm` and `optimizer.layer_decay`.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnModel {
     /// Name of the architecture, as in `model.name`.

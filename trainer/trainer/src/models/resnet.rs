@@ -18,8 +18,8 @@ const IMAGENET: Scale = Scale {
     deviation: [0.229, 0.224, 0.225],
 };
 
-/// Creates 1 × 1, 3 × 3 and 1 × 1 convolutions with a shortcut. The 3 × 3 convolution has the stride ("v1.5"), whereas in
-/// He et al. the first convolution has it. All bottlenecks consist of the same layers, so they are described as one
+/// Creates 1 × 1, 3 × 3 and 1 × 1 convolutions with a shortcut. The 3 × 3 convolution has the stride ("v1.5"), whereas
+/// in He et al. the first convolution has it. All bottlenecks consist of the same layers, so they are described as one
 /// operation.
 fn bottleneck(
     scope: &VarScope<'_>,

@@ -322,7 +322,7 @@ pub(crate) struct Sequential {
 }
 
 impl Sequential {
-    /// Creates a backbone whose first stage begins with `picture`, from its stages and the length of a row's vector.
+    /// Creates a backbone whose first stage begins with `picture`, from its stages.
     pub(crate) fn of_pictures(picture: AsPicture, mut stages: Sequence) -> Box<dyn Backbone> {
         if let Some((_, layers)) = stages.stages.first_mut() {
             layers.insert(0, Box::new(picture));

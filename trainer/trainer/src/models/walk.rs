@@ -130,8 +130,10 @@ impl Walk {
 
     /// Begins the branch `name`, which starts with `input` and contains the stages that follow.
     pub(crate) fn branch(&mut self, name: &'static str, input: &'static str) {
-        self.branches.push(Branch { name, input });
-        self.current = Some(name);
+        if self.is_enabled {
+            self.branches.push(Branch { name, input });
+            self.current = Some(name);
+        }
     }
 
     /// Ends all branches. The next stage concatenates the branches' outputs.

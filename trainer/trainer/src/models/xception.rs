@@ -54,8 +54,8 @@ fn separable(
     })
 }
 
-/// Output channels of the separable convolutions of a block. Blocks with two of them halve bands and frames; those of the
-/// middle flow, with three, preserve the shape of their input.
+/// Output channels of the separable convolutions of a block. Blocks with two of them halve bands and frames; those of
+/// the middle flow, with three, preserve the shape of their input.
 type Widths = &'static [i64];
 const ENTRY_FLOW: [Widths; 3] = [&[128, 128], &[256, 256], &[728, 728]];
 const MIDDLE_FLOW: [Widths; 8] = [&[728, 728, 728]; 8];
@@ -108,8 +108,8 @@ fn block(
     })
 }
 
-/// Creates Xception. Source: Chollet, "Xception: deep learning with depthwise separable convolutions" (2017); timm 1.0's
-/// `legacy_xception`.
+/// Creates Xception. Source: Chollet, "Xception: deep learning with depthwise separable convolutions" (2017); timm
+/// 1.0's `legacy_xception`.
 ///
 /// `[n, 3, bands, frames]` → 32 with stride 2, 64 → 128, 256, 728 channels, halved each time → 8 blocks of 728 → 1024,
 /// halved → 1536, 2048 → mean over bands and frames, 2048.

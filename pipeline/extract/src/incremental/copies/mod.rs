@@ -1,7 +1,9 @@
-//! Finds copies of recordings before clips are assigned to splits, so that all copies of a recording are in the same split.
+//! Finds copies of recordings before clips are assigned to splits, so that all copies of a recording are in the same
+//! split.
 //!
-//! Every file is read and hashed. For near copies it is also decoded and fingerprinted, unless the latest version has the
-//! fingerprint of equal audio. A clip whose file cannot be used is a recording of its own; the run counts it as a reject.
+//! Every file is read and hashed. For near copies it is also decoded and fingerprinted, unless the latest version has
+//! the fingerprint of equal audio. A clip whose file cannot be used is a recording of its own; the run counts it as a
+//! reject.
 
 mod matching;
 pub(crate) mod splits;
@@ -174,8 +176,8 @@ fn printed<'a>(
     })
 }
 
-/// Returns the first clip of each clip's group, for clips that are in a pair: two clips are in a group if pairs lead from
-/// one to the other.
+/// Returns the first clip of each clip's group, for clips that are in a pair: two clips are in a group if pairs lead
+/// from one to the other.
 fn groups(n_clips: usize, pairs: &[Pair]) -> BTreeMap<usize, usize> {
     // For each clip, an earlier clip of its group, or the clip itself.
     let mut earlier: Vec<usize> = (0..n_clips).collect();

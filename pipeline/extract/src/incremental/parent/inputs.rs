@@ -42,11 +42,14 @@ pub fn inputs(
     store: &Store,
     manifest: &Manifest,
 ) -> Result<HashMap<String, ParentInput>, StoreError> {
-    stored_inputs(store, manifest)
-        .or_else(|error| Ok(of_records(recorded_inputs(store, manifest, error)?)))
+    stored_inputs(store, manifest).or_else(|error| {
+        Ok(inputs_from_records(recorded_inputs(
+            store, manifest, error,
+        )?))
+    })
 }
 
-fn of_records(seen: BTreeMap<String, InputSeen>) -> HashMap<String, ParentInput> {
+fn inputs_from_records(seen: BTreeMap<String, InputSeen>) -> HashMap<String, ParentInput> {
     let inputs = seen.into_iter();
     inputs
         .map(|(clip_key, seen)| (clip_key, seen.into()))
@@ -102,13 +105,13 @@ pub(crate) fn inputs_of_shards(
     shards: &ClipShards,
 ) -> Result<HashMap<String, ParentInput>, StoreError> {
     match seen_of_shards(store, manifest, shards)? {
-        Some(seen) => Ok(of_records(seen)),
+        Some(seen) => Ok(inputs_from_records(seen)),
         None => inputs(store, manifest),
     }
 }
 
-/// Reads the state of the inputs of the version's `shards` as recorded by the version's plan, by `clip_key`; `None` if a
-/// record is lost.
+/// Reads the state of the inputs of the version's `shards` as recorded by the version's plan, by `clip_key`; `None` if
+/// a record is lost.
 ///
 /// # Errors
 /// [`StoreError::Io`] or [`StoreError::Damaged`] if a record cannot be read.

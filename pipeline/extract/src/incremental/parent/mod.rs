@@ -27,8 +27,8 @@ pub(crate) use self::sides_file::{GivenSplits, read_sides, wrong_file};
 pub use self::table::text;
 pub(crate) use self::table::{column_types, read_table};
 
-/// Returns the split of each clip of a version under the version's own rule, by `clip_key`; `None` if segments instead of
-/// clips are assigned to splits.
+/// Returns the split of each clip of a version under the version's own rule, by `clip_key`; `None` if segments instead
+/// of clips are assigned to splits.
 ///
 /// # Errors
 /// [`StoreError::Needed`] if the version's table is lost or damaged.

@@ -93,8 +93,8 @@ pub(super) fn make(out: &Path, work: &Work) -> Result<()> {
     Ok(())
 }
 
-/// Reports whether a page exists and none of its sources was changed later. The program that makes the page is a source,
-/// too: another version of it may render the same content differently.
+/// Reports whether a page exists and none of its sources was changed later. The program that makes the page is a
+/// source, too: another version of it may render the same content differently.
 fn is_current(page: &Path, sources: &[PathBuf]) -> Result<bool> {
     let Some(made) = modified(page)? else {
         return Ok(false);
@@ -135,7 +135,7 @@ pub(super) fn write_index(
 /// Builds the index page: all scores with the document's claims, and links to the other pages.
 fn index(experiment: &Experiment, outcome: &Outcome) -> Page {
     let scores = outcome.tables().into_iter().map(scores);
-    let others = [claims, sweep, runs, stores].map(|section| section(outcome));
+    let others = [claims, sweep, runs, stores].map(|build| build(outcome));
     let sections = scores.chain(others).collect();
     let title = format!("Experiment {}", outcome.experiment);
 

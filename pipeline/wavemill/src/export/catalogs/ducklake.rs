@@ -15,7 +15,8 @@ use crate::quote::{identifier, literal};
 /// Writes `ducklake.sql`, and links to the store's files below `data`.
 ///
 /// # Errors
-/// [`ExportError::unfit`] for a store in an object store, and [`ExportError::Io`] if a file cannot be written or linked.
+/// [`ExportError::unfit`] for a store in an object store, and [`ExportError::Io`] if a file cannot be written or
+/// linked.
 pub(super) fn write(
     job: &CatalogJob<'_>,
     tables: &[Table<'_>],

@@ -1,8 +1,8 @@
 //! Apache Iceberg tables, format version 2 (<https://iceberg.apache.org/spec/>), each with one snapshot.
 //!
-//! The store's files have no field ids; readers find columns by name (`schema.name-mapping.default`). The column `split`
-//! is in no file: it is the partition's value, which readers take for columns that a file lacks (the section "Column
-//! Projection" of the specification). `gc.enabled = false` forbids engines to delete the store's files.
+//! The store's files have no field ids; readers find columns by name (`schema.name-mapping.default`). The column
+//! `split` is in no file: it is the partition's value, which readers take for columns that a file lacks (the section
+//! "Column Projection" of the specification). `gc.enabled = false` forbids engines to delete the store's files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
