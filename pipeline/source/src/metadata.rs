@@ -38,9 +38,9 @@ enum Container {
 
 impl Files {
     /// Opens a folder (the files in it, not those of its subfolders), a zip (all entries, without a leading folder that
-    /// all names share), or any other file that is not named .zip (as a single metadata file under its own name). `path` may be the address of
-    /// a zip or a file, or a pipe. Files compressed with gzip, zstd or bzip2 are read decompressed, under their name
-    /// without the extension of the compression.
+    /// all names share), or any other file that is not named .zip (as a single metadata file under its own name).
+    /// `path` may be the address of a zip or a file, or a pipe. Files compressed with gzip, zstd or bzip2 are read
+    /// decompressed, under their name without the extension of the compression.
     ///
     /// # Errors
     /// [`SourceError`] if the path cannot be read or is a damaged zip.

@@ -46,7 +46,8 @@ impl Learner {
         }
     }
 
-    /// Reports whether the values of this rank's rows are possible, so that outputs that are no numbers are due to the weights.
+    /// Reports whether the values of this rank's rows are possible, so that outputs that are no numbers are due to the
+    /// weights.
     pub(crate) fn is_sound(&self, batch: &Batch) -> bool {
         matches!(self.damaged_row(batch), Ok(None))
     }

@@ -96,8 +96,8 @@ fn check_sync(config: &Config, batch: usize, n_parts: usize) -> Result<(), Plain
     }
 }
 
-/// Reports whether the model can be trained by a single row. Found by a forward pass of a model that is dropped afterwards, so
-/// that architectures need not state the shapes of their batch norms.
+/// Reports whether the model can be trained by a single row. Found by a forward pass of a model that is dropped
+/// afterwards, so that architectures need not state the shapes of their batch norms.
 fn is_trainable_by_one_row(config: &Config, dims: &Dims) -> Result<bool, ModelError> {
     let store = VarStore::new(Device::Cpu);
     let net = Net::build(&config.model, dims, &store.root(), None)?;
