@@ -136,9 +136,9 @@ impl From<DataFusionError> for SqlError {
             | DataFusionError::NotImplemented(_)
             | DataFusionError::Configuration(_)) => {
                 let message = one_line(&error.message());
-                // DataFusion prefixes this context once per column of the table.
-                let message = message.trim_start_matches("While expanding wildcard, ");
-                Self::Usage(tensor_hint(message).unwrap_or_else(|| message.to_owned()))
+                // DataFusion adds this context once per column of the table.
+                let message = message.replace("While expanding wildcard, ", "");
+                Self::Usage(tensor_hint(&message).unwrap_or(message))
             }
 
             // Errors of the data and of the machine.
