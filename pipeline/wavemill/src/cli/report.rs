@@ -10,7 +10,7 @@ use wavemill_pages::Page;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::{error_line, shown};
 use wavemill_source as source;
-use wavemill_source::{Media, Source};
+use wavemill_source::{Media, Source, SourceError};
 use wavemill_sql::Limits;
 use wavemill_store::Store;
 use wavemill_terminal::exit::UsageError;
@@ -118,7 +118,13 @@ impl ReportCommand {
 
         // Links out of the archive are not followed: they may lead to any file, and a page is meant to be shared.
         let archive = source::open(path, Media::Audio, false);
-        let archive = archive.map_err(|error| UsageError(error_line(&error)))?;
+        let archive = archive.map_err(|error| {
+            let message = error_line(&error);
+            match error {
+                SourceError::NotAPlace { .. } => UsageError(message),
+                _ => UsageError(format!("--audio: {message}")),
+            }
+        })?;
         Ok(Some(archive))
     }
 }
